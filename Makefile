@@ -1,0 +1,73 @@
+# A thin face: each target is one command, and `make` says what it runs.
+# Needs Python 3.13; everything else comes into .venv.
+
+PYTHON ?= python3.13
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH := .local/bench-packages
+
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: help setup demo local invoke test lint bench build check-policy lock clean
+
+help:  ## What there is to do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## The virtual environment, with everything in it
+
+$(READY): requirements-dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.13 is needed: install it, or name it with make PYTHON=/path/to/python3.13"; exit 1; }
+	@echo "setting up $(VENV) (a minute the first time)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)  ## Everything from nothing: deploy to AWS on this machine, mail every story, show what came back
+	@$(BIN)/python -m local.demo
+
+local: $(READY)  ## The same, and stay up for your own mails until Ctrl-C
+	@exec $(BIN)/python -m local.demo --stay
+
+invoke: $(READY)  ## sam local invoke in Lambda's container: make invoke EVENT=events/unknown-recipient.json
+	@test -n "$(EVENT)" || { echo "name an event: make invoke EVENT=events/unknown-recipient.json"; exit 2; }
+	@$(BIN)/python -m local.docker "$(EVENT)"
+
+test: $(READY)  ## Every test
+	@$(BIN)/pytest
+
+lint: $(READY)  ## Style, types, template and policy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sam validate --lint
+	@$(BIN)/bouncer policy check
+
+bench: $(READY)  ## The limiter beside its peers, a day of flood, the cost of deciding (four minutes)
+	@$(MAKE) --no-print-directory $(BENCH)/.ready || echo "not everything is installed; the table says what is missing"
+	@$(BIN)/python -m bench
+
+$(BENCH)/.ready: bench/requirements.txt bench/package.json
+	@echo "setting up $(BENCH) (a minute the first time)"
+	@rm -rf $(BENCH)
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --target $(BENCH) -r bench/requirements.txt
+	@cp bench/package.json $(BENCH)
+	@! command -v npm >/dev/null || npm install --silent --no-package-lock --no-audit --no-fund --prefix $(BENCH)
+	@touch $@
+
+build: $(READY) check-policy  ## sam build, of a policy that was checked
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sam build
+
+check-policy: $(READY)
+	@$(BIN)/bouncer policy check
+
+lock: $(READY)  ## Pin the newest versions, with hashes
+	@cd layers/bouncer && ../../$(BIN)/uv pip compile --quiet --upgrade requirements.in -o requirements.txt $(PINS)
+	@$(BIN)/uv pip compile --quiet --upgrade requirements-dev.in -c layers/bouncer/requirements.txt -o requirements-dev.txt $(PINS)
+	@$(BIN)/uv pip compile --quiet --upgrade bench/requirements.in -c requirements-dev.txt -o bench/requirements.txt $(PINS)
+
+PINS := --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header
+
+clean:  ## Remove what was built or written here
+	rm -rf .venv .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis

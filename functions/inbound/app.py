@@ -1,0 +1,82 @@
+"""The receipt rule's Lambda action: SES event in, disposition out."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+from aws_lambda_powertools import Logger
+
+from bouncer.aws import wiring
+from bouncer.aws.queue import SqsKeeper
+from bouncer.aws.telemetry import Telemetry
+from bouncer.message import InvocationType, MalformedEventError, parse_event
+from bouncer.plan import Disposition
+from bouncer.service import Inbound
+from bouncer.settings import InboundSettings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger(serialize_stacktrace=False)
+
+# What is left for logging and for keeping the event when everything else took its time.
+_RESERVE = timedelta(seconds=1.5)
+
+
+class Application(NamedTuple):
+    inbound: Inbound
+    keeper: SqsKeeper
+    telemetry: Telemetry
+
+
+@cache
+def application() -> Application:
+    """Wired once a cold start."""
+    settings = InboundSettings.read(os.environ)
+    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    policy_file = Path(__file__).with_name("policy.toml")
+    return Application(
+        inbound=wiring.inbound(settings, policy_file, telemetry),
+        keeper=wiring.event_keeper(settings),
+        telemetry=telemetry,
+    )
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
+    """Whatever goes wrong, the mail goes on and the event is kept: nothing is lost."""
+    app = application()
+    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
+    until = datetime.now(UTC) + left - _RESERVE
+    invoked_as = InvocationType.REQUEST_RESPONSE.value
+    try:
+        mails = parse_event(event)
+        invoked_as = mails[0].invocation_type
+        dispositions = {_handle(app, mail, until) for mail in mails}
+    except Exception as error:
+        logger.exception("mail not handled")
+        if invoked_as == InvocationType.EVENT and not isinstance(error, MalformedEventError):
+            # Lambda calls again, twice, and then puts the event where `keep` would.
+            raise
+        app.telemetry.count("EventKept", type(error).__name__)
+        app.keeper.keep(
+            event,
+            error,
+            request_id=context.aws_request_id,
+            function_arn=context.invoked_function_arn,
+        )
+        dispositions = {Disposition.CONTINUE}
+    finally:
+        app.telemetry.flush()
+    # SES sends one record; if it ever sends more, one mail that must go on decides for all.
+    stop = dispositions == {Disposition.STOP_RULE_SET}
+    return {"disposition": Disposition.STOP_RULE_SET if stop else Disposition.CONTINUE}
+
+
+def _handle(app: Application, mail: Any, until: datetime) -> Disposition:
+    handled = app.inbound.handle(mail, owner=str(uuid4()), until=until)
+    app.telemetry.handled(handled)
+    return handled.disposition

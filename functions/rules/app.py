@@ -1,0 +1,40 @@
+"""Keeps the receipt rules in step with the directory, on a schedule."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools import Logger
+
+from bouncer.aws import clients
+from bouncer.aws.mailbox_table import MailboxTable
+from bouncer.aws.receipt_rules import ReceiptRules
+from bouncer.rule_sync import SyncError, changes, wanted
+from bouncer.settings import RulesSettings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger(serialize_stacktrace=False)
+
+
+@logger.inject_lambda_context
+def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
+    """Safe to repeat: each run begins with the rules as they are."""
+    settings = RulesSettings.read(os.environ)
+    rules = ReceiptRules(clients.ses_rules(), settings.receipt_rule_set, settings.receipt_rule)
+    needed = wanted(MailboxTable(clients.dynamodb(), settings.mailbox_table).scan())
+    try:
+        ours, others = rules.read()
+        todo = changes(ours, settings.receipt_rule, needed.recipients, others)
+    except SyncError as error:
+        logger.warning("rules not in step", extra={"why": str(error)})
+        return
+    rules.apply(todo, done=lambda: None)
+    logger.info(
+        "rules in step",
+        extra={
+            "changed": [change.name for change in todo],
+            "recipients": len(needed.recipients),
+            "whole_domains": needed.whole_domains,
+        },
+    )

@@ -1,0 +1,83 @@
+"""The queue's worker: bounces that had to wait, sent in their slots."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+from aws_lambda_powertools import Logger
+
+from bouncer.aws import wiring
+from bouncer.aws.queue import SqsKeeper
+from bouncer.aws.telemetry import Telemetry
+from bouncer.bounce import Bounce
+from bouncer.delivery import Delivery
+from bouncer.overflow import PoisonError, decode
+from bouncer.settings import SendSettings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger(serialize_stacktrace=False)
+
+_RESERVE = timedelta(seconds=1.5)
+
+
+class Application(NamedTuple):
+    delivery: Delivery
+    dead_letters: SqsKeeper
+    telemetry: Telemetry
+    max_receives: int
+
+
+@cache
+def application() -> Application:
+    """Wired once a cold start."""
+    settings = SendSettings.read(os.environ)
+    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    return Application(
+        delivery=wiring.observed_delivery(settings, telemetry),
+        dead_letters=wiring.bounce_dead_letters(settings),
+        telemetry=telemetry,
+        max_receives=settings.bounce_queue_max_receives,
+    )
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
+    """What is not done comes back in `batchItemFailures`, and with it to the queue."""
+    app = application()
+    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
+    until = datetime.now(UTC) + left - _RESERVE
+    batch: dict[str, Bounce] = {}
+    again: set[str] = set()
+    try:
+        for record in event["Records"]:
+            try:
+                batch[record["messageId"]] = decode(record["body"])
+            except PoisonError as error:
+                again |= _set_aside(app, record, error)
+        fates, unsent = app.delivery.send_batch(batch, owner=str(uuid4()), until=until)
+        for record in event["Records"]:
+            tries = int(record["attributes"]["ApproximateReceiveCount"])
+            if record["messageId"] in unsent and tries >= app.max_receives:
+                fates += app.delivery.dead_letter(batch[record["messageId"]])
+        app.telemetry.sent(fates)
+    finally:
+        app.telemetry.flush()
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in sorted(again | unsent)]}
+
+
+def _set_aside(app: Application, record: dict[str, Any], error: PoisonError) -> set[str]:
+    """Put a message that nobody can read with the dead letters, now: no retry will mend it."""
+    logger.error(
+        "bounce unreadable", extra={"sqs_message_id": record["messageId"], "why": str(error)}
+    )
+    app.telemetry.count("BounceDeadLettered", "unreadable")
+    try:
+        app.dead_letters.keep_body(record["body"])
+    except Exception:
+        logger.exception("dead letter not kept")
+        return {record["messageId"]}  # the queue's redrive policy will move it instead
+    return set()

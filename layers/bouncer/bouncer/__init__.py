@@ -1,0 +1,1 @@
+"""Bounces for mail received with Amazon SES. See docs/ for the design."""

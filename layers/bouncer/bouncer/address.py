@@ -1,0 +1,64 @@
+"""Mail addresses, compared the way SES and mail compare them."""
+
+import re
+from functools import lru_cache
+
+# RFC 5321 §4.1.2 Mailbox with a Dot-string or Quoted-string local part and a domain of at
+# least two labels. Address literals and non-ASCII local parts are left out on purpose: SES
+# sends to 7-bit addresses with Punycode domains only.
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DELIVERABLE = re.compile(rf"(?:{_ATEXT}(?:\.{_ATEXT})*|{_QUOTED})@{_LABEL}(?:\.{_LABEL})+")
+
+# RFC 5321 §4.5.3.1: a local part has at most 64 octets, a path 256 with its angle brackets.
+_LOCAL_PART_LIMIT = 64
+_ADDRESS_LIMIT = 254
+
+
+def split(address: str) -> tuple[str, str]:
+    """Local part and domain, cut at the last `@`; the domain is empty when there is none."""
+    local, at, domain = address.rpartition("@")
+    return (local, domain) if at else (address, "")
+
+
+def domain_of(address: str) -> str:
+    """The domain as `normalise_domain` writes it."""
+    return normalise_domain(split(address)[1])
+
+
+def normalise_domain(domain: str) -> str:
+    """Lower case, A-labels (RFC 5890), without a final dot.
+
+    A domain that IDNA refuses is only lower-cased: it matches nothing that was normalised.
+    """
+    domain = domain.strip().rstrip(".").lower()
+    if domain.isascii():
+        return domain
+    import idna  # noqa: PLC0415  (3 ms that only a non-ASCII domain has to pay)
+
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return domain
+
+
+@lru_cache(maxsize=1024)
+def normalise(address: str) -> str:
+    """The form under which an address is looked up and compared.
+
+    RFC 5321 §2.4 leaves the case of a local part to the receiving host; SES matches
+    recipients without regard to it, and so does this.
+    """
+    local, domain = split(address.strip())
+    return f"{local.lower()}@{normalise_domain(domain)}"
+
+
+def is_deliverable(address: str) -> bool:
+    """Whether SES can send to it: an ASCII `local@domain.tld` within RFC 5321's lengths."""
+    local, _ = split(address)
+    return (
+        len(address) <= _ADDRESS_LIMIT
+        and len(local) <= _LOCAL_PART_LIMIT
+        and _DELIVERABLE.fullmatch(address) is not None
+    )

@@ -1,0 +1,91 @@
+"""Mailboxes in DynamoDB: ours, or a table that the user keeps anyway."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bouncer.mailboxes import Mailbox, candidates, follow_alias, from_item, resolve
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_KEYS_A_READ = 100  # BatchGetItem's limit
+_ATTEMPTS = 4
+
+
+class DirectoryUnavailableError(Exception):
+    """DynamoDB left keys unread; nobody is unknown because of that."""
+
+
+class DynamoDirectory:
+    """A Directory in one BatchGetItem for all recipients of a mail."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        names: Mapping[str, str],
+        on_bad_item: Callable[[str, str], None] = lambda _address, _error: None,
+    ) -> None:
+        """
+        Args:
+            names: field of `Mailbox` to the table's attribute, where it has another name.
+            on_bad_item: told of an item that cannot be read; its address counts as an
+                active mailbox without limits, for a typo must not bounce anyone's mail.
+        """
+        self._client = client
+        self._table = table
+        self._names = names
+        self._key = names.get("address", "address")
+        self._on_bad_item = on_bad_item
+
+    def look_up(self, recipients: Iterable[str]) -> dict[str, Mailbox | None]:
+        """Raises:
+        botocore.exceptions.ClientError, BotoCoreError, DirectoryUnavailableError
+        """
+        wanted = list(recipients)
+        entries = self._read(key for each in wanted for key in candidates(each))
+        found = {each: resolve(each, entries) for each in wanted}
+        aliases = [box.alias_for for box in found.values() if box and box.alias_for]
+        if aliases:
+            entries |= self._read(key for each in aliases for key in candidates(each))
+        return {each: follow_alias(box, entries) for each, box in found.items()}
+
+    def _read(self, addresses: Iterable[str]) -> dict[str, Mailbox]:
+        keys = [{self._key: {"S": each}} for each in dict.fromkeys(addresses)]
+        entries: dict[str, Mailbox] = {}
+        for first in range(0, len(keys), _KEYS_A_READ):
+            for item in self._read_chunk(keys[first : first + _KEYS_A_READ]):
+                mailbox = self._mailbox(item)
+                entries[mailbox.address] = mailbox
+        return entries
+
+    def _read_chunk(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        for _ in range(_ATTEMPTS):
+            answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys}})
+            items += answer["Responses"].get(self._table, [])
+            keys = list(answer["UnprocessedKeys"].get(self._table, {"Keys": []})["Keys"])
+            if not keys:
+                return items
+        raise DirectoryUnavailableError(f"{len(keys)} mailboxes were left unread")
+
+    def _mailbox(self, item: Mapping[str, Any]) -> Mailbox:
+        fields = {name: plain(value) for name, value in item.items()}
+        try:
+            return from_item(fields, self._names)
+        except msgspec.ValidationError as error:
+            address = str(fields[self._key])
+            self._on_bad_item(address, str(error))
+            return Mailbox(address=address)
+
+
+def plain(value: Mapping[str, Any]) -> Any:
+    """A DynamoDB value as Python's own; numbers stay text, which msgspec converts to the type."""
+    (kind, content), *_ = value.items()
+    if kind == "M":
+        return {name: plain(inner) for name, inner in content.items()}
+    if kind == "L":
+        return [plain(inner) for inner in content]
+    return None if kind == "NULL" else content

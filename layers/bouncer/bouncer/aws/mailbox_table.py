@@ -1,0 +1,171 @@
+"""Writing the mailbox table: for people and imports, never for the functions."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from bouncer.aws.directory import plain
+from bouncer.mailboxes import Mailbox, from_item
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+USAGE_FIELDS = frozenset({"used_bytes", "messages_day", "messages_today"})
+"""What mail itself changes; an import leaves it alone."""
+
+_PUTS_A_BATCH = 25  # BatchWriteItem's limit
+_WRITERS = 8
+_EXISTS = "attribute_exists(address)"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import does to one entry."""
+
+    address: str
+    kind: str
+    """added, changed or unchanged."""
+    fields: dict[str, tuple[Any, Any]] = {}
+    """Of a changed or added entry: the field's value before and after."""
+
+
+class MailboxTable:
+    """The table with this project's own attribute names."""
+
+    def __init__(self, client: "DynamoDBClient", name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def scan(self) -> Iterator[Mailbox]:
+        for page in self._client.get_paginator("scan").paginate(TableName=self._name):
+            for item in page["Items"]:
+                yield _mailbox(item)
+
+    def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:
+        """The entries of at most 100 addresses."""
+        keys = [{"address": {"S": each}} for each in addresses]
+        found: dict[str, Mailbox] = {}
+        while keys:
+            answer = self._client.batch_get_item(RequestItems={self._name: {"Keys": keys}})
+            for item in answer["Responses"].get(self._name, []):
+                mailbox = _mailbox(item)
+                found[mailbox.address] = mailbox
+            keys = list(answer["UnprocessedKeys"].get(self._name, {"Keys": []})["Keys"])  # type: ignore[arg-type]
+        return found
+
+    def add(self, mailbox: Mailbox) -> bool:
+        """Put a new entry; False when there is one."""
+        return self._conditional(
+            lambda: self._client.put_item(
+                TableName=self._name,
+                Item=_item(mailbox),
+                ConditionExpression="attribute_not_exists(address)",
+            )
+        )
+
+    def change(self, address: str, fields: Mapping[str, Any], unset: Iterable[str] = ()) -> bool:
+        """Set and remove fields of an entry; False when there is none."""
+        removed = list(unset)
+        names = {f"#{name}": name for name in (*fields, *removed)}
+        parts = []
+        if fields:
+            parts.append("SET " + ", ".join(f"#{name} = :{name}" for name in fields))
+        if removed:
+            parts.append("REMOVE " + ", ".join(f"#{name}" for name in removed))
+        values: Any = {f":{name}": _value(value) for name, value in fields.items()}
+        # DynamoDB refuses an empty map of values, so it is left out when nothing is set.
+        optional: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
+        return self._conditional(
+            lambda: self._client.update_item(
+                TableName=self._name,
+                Key={"address": {"S": address}},
+                UpdateExpression=" ".join(parts),
+                ConditionExpression=_EXISTS,
+                ExpressionAttributeNames=names,
+                **optional,
+            )
+        )
+
+    def remove(self, address: str) -> bool:
+        return self._conditional(
+            lambda: self._client.delete_item(
+                TableName=self._name,
+                Key={"address": {"S": address}},
+                ConditionExpression=_EXISTS,
+            )
+        )
+
+    def put(self, mailboxes: Sequence[Mailbox], *, dry_run: bool = False) -> list[Change]:
+        """Bring at most 100 entries to what they are given as; usage stays what it is."""
+        wanted = {each.address: each for each in mailboxes}
+        standing = self.get(list(wanted))
+        changes = [_change(standing.get(each), mailbox) for each, mailbox in wanted.items()]
+        if not dry_run:
+            self._write_new([wanted[c.address] for c in changes if c.kind == "added"])
+            changed = [c for c in changes if c.kind == "changed"]
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                list(pool.map(self._write_changed, changed))
+        return changes
+
+    def _write_new(self, mailboxes: list[Mailbox]) -> None:
+        for batch in batched(mailboxes, _PUTS_A_BATCH, strict=False):
+            requests: Any = [{"PutRequest": {"Item": _item(each)}} for each in batch]
+            pause = 0.05
+            while requests:
+                answer = self._client.batch_write_item(RequestItems={self._name: requests})
+                requests = answer["UnprocessedItems"].get(self._name, [])
+                if requests:
+                    time.sleep(pause)
+                    pause = min(2 * pause, 5.0)
+
+    def _write_changed(self, change: Change) -> None:
+        after = {name: new for name, (_, new) in change.fields.items()}
+        self.change(
+            change.address,
+            {name: value for name, value in after.items() if value is not None},
+            [name for name, value in after.items() if value is None],
+        )
+
+    @staticmethod
+    def _conditional(write: Any) -> bool:
+        try:
+            write()
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+
+def _change(standing: Mailbox | None, wanted: Mailbox) -> Change:
+    after = msgspec.to_builtins(wanted)
+    if standing is None:
+        fields = {name: (None, value) for name, value in after.items() if name != "address"}
+        return Change(address=wanted.address, kind="added", fields=fields)
+    before = msgspec.to_builtins(standing)
+    names = (before.keys() | after.keys()) - USAGE_FIELDS - {"address"}
+    fields = {
+        name: (before.get(name), after.get(name))
+        for name in sorted(names)
+        if before.get(name) != after.get(name)
+    }
+    kind = "changed" if fields else "unchanged"
+    return Change(address=wanted.address, kind=kind, fields=fields)
+
+
+def _mailbox(item: Mapping[str, Any]) -> Mailbox:
+    return from_item({name: plain(value) for name, value in item.items()}, names={})
+
+
+def _item(mailbox: Mailbox) -> dict[str, Any]:
+    return {name: _value(value) for name, value in msgspec.to_builtins(mailbox).items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

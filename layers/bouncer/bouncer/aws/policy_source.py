@@ -1,0 +1,69 @@
+"""Where the policy comes from: the file deployed with the function, or AppConfig."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bouncer.policy import Policy, load
+
+if TYPE_CHECKING:
+    from mypy_boto3_appconfigdata import AppConfigDataClient
+
+REFRESH_SECONDS = 60
+
+
+class FilePolicy:
+    """The deployed file, read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._policy: Policy | None = None
+
+    def __call__(self) -> Policy:
+        if self._policy is None:
+            self._policy = load(self._path.read_text(encoding="utf-8"), self._path.name)
+        return self._policy
+
+
+class AppConfigPolicy:
+    """The policy in AppConfig, asked for again every minute while the function is warm."""
+
+    def __init__(
+        self,
+        client: "AppConfigDataClient",
+        *,
+        application: str,
+        environment: str,
+        profile: str,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            on_failure: told why the last good policy stays.
+        """
+        from aws_lambda_powertools.utilities.parameters import AppConfigProvider  # noqa: PLC0415
+
+        self._provider = AppConfigProvider(
+            environment=environment, application=application, boto3_client=client
+        )
+        self._profile = profile
+        self._on_failure = on_failure
+        self._content: object = None
+        self._policy: Policy | None = None
+
+    def __call__(self) -> Policy:
+        """
+        Raises:
+            Exception: there is no good policy yet; the event is kept and tried again.
+        """
+        try:
+            content = self._provider.get(self._profile, max_age=REFRESH_SECONDS)
+            if content != self._content or self._policy is None:
+                text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
+                self._policy = load(text, f"AppConfig profile {self._profile}")
+                self._content = content
+        except Exception as error:
+            if self._policy is None:
+                raise
+            self._on_failure(f"{type(error).__name__}: {error}")
+        return self._policy

@@ -1,0 +1,175 @@
+"""The limiter's slots in DynamoDB: one item, one or two atomic writes a reservation."""
+
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bouncer.limiter import Busy, ClockWrongError, Reserved, SlotsUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_ITEM = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
+
+# Each failed attempt tells which branch to take next, so a third means that others were quicker.
+_ATTEMPTS = 4
+
+# The Date header of an answer has whole seconds, and servers need not be exact.
+_DATE_TOLERANCE = 2.0
+
+#   time ──► now                            latest                        absurd
+#   ──────────┼────────────────────────────────┼─────────────────────────────┼──────────
+#    idle     │ busy: take the stored slot     │ refused: too far ahead      │ a wrong clock
+_IDLE = "attribute_not_exists(next_slot) OR next_slot <= :now"
+_BUSY = "next_slot > :now AND next_slot <= :latest"
+_UNCHANGED = "next_slot = :seen"
+
+
+class Guess:
+    """Whether the next slot is in the future: a right guess costs one request, a wrong one two."""
+
+    def __init__(self) -> None:
+        self._busy_until = 0.0
+
+    def busy(self, now: float) -> bool:
+        return now < self._busy_until
+
+    def learn(self, next_slot: float, now: float, span: float = 0.0) -> None:
+        """A slot seen so far ahead means a queue that is likely to last as long again."""
+        self._busy_until = next_slot + span + (next_slot - now)
+
+
+class DynamoSlots:
+    """A SlotStore. Delivery is at most once by nature: a lost answer wastes a slot, no more."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        on_repair: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            on_repair: told how many seconds ahead a stored slot was that had to be repaired.
+        """
+        self._client = client
+        self._table = table
+        self._on_repair = on_repair
+        self._guess = Guess()
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        asked = _Asked(now, monotonic())
+        busy = self._guess.busy(now)
+        for _ in range(_ATTEMPTS):
+            take = self._take_busy if busy else self._take_idle
+            answer = take(asked, span, max_wait)
+            if isinstance(answer, Reserved):
+                self._guess.learn(answer.start, now, span)
+                return answer
+            self._guess.learn(answer.next_slot, now)
+            if answer.next_slot > now + horizon:
+                return self._repair(asked, answer.next_slot, span)
+            if answer.next_slot > now + max_wait:
+                break
+            busy = answer.next_slot > now
+        return answer
+
+    def hold_back(self, now: float, until: float) -> None:
+        earlier = "attribute_not_exists(next_slot) OR next_slot < :until"
+        asked = _Asked(now, monotonic())
+        self._update("SET next_slot = :until", earlier, asked, {"until": until})
+
+    def _take_busy(self, asked: "_Asked", span: float, max_wait: float) -> Reserved | Busy:
+        values = {"now": asked.now, "latest": asked.now + max_wait, "span": span}
+        seen = self._update("SET next_slot = next_slot + :span", _BUSY, asked, values)
+        return seen if isinstance(seen, Busy) else Reserved(seen or asked.now)
+
+    def _take_idle(self, asked: "_Asked", span: float, _max_wait: float) -> Reserved | Busy:
+        values = {"now": asked.now, "end": asked.now + span}
+        seen = self._update("SET next_slot = :end", _IDLE, asked, values)
+        return seen if isinstance(seen, Busy) else Reserved(asked.now)
+
+    def _repair(self, asked: "_Asked", seen: float, span: float) -> Reserved | Busy:
+        # Our own clock was just found right, so the stored slot came from a wrong one.
+        values = {"seen": seen, "end": asked.now + span}
+        answer = self._update("SET next_slot = :end", _UNCHANGED, asked, values)
+        if isinstance(answer, Busy):
+            return answer
+        self._on_repair(seen - asked.now)
+        return Reserved(asked.now)
+
+    def _update(
+        self, update: str, condition: str, asked: "_Asked", values: dict[str, float]
+    ) -> float | Busy | None:
+        """The slot stored before the update, or Busy with it when the condition failed."""
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_ITEM,
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeValues={
+                    f":{name}": {"N": f"{value:.6f}"} for name, value in values.items()
+                },
+                ReturnValues="UPDATED_OLD",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise SlotsUnavailableError(str(error)) from error
+            asked.check_clock(error.response["ResponseMetadata"])
+            item: Any = error.response.get("Item", {})
+            return Busy(float(item["next_slot"]["N"]) if "next_slot" in item else 0.0)
+        except BotoCoreError as error:
+            raise SlotsUnavailableError(str(error)) from error
+        try:
+            asked.check_clock(answer["ResponseMetadata"])
+        except ClockWrongError:
+            self._undo(answer.get("Attributes"), values)
+            raise
+        old = answer.get("Attributes", {}).get("next_slot")
+        return float(old["N"]) if old else None
+
+    def _undo(self, old: Any, values: dict[str, float]) -> None:
+        """Take back what a wrong clock just stored, unless someone built on it already."""
+        mine = values.get("end")
+        if mine is None:
+            return
+        before = float(old["next_slot"]["N"]) if old else 0.0
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_ITEM,
+                UpdateExpression="SET next_slot = :before",
+                ConditionExpression="next_slot = :mine",
+                ExpressionAttributeValues={
+                    ":before": {"N": f"{before:.6f}"},
+                    ":mine": {"N": f"{mine:.6f}"},
+                },
+            )
+        except (ClientError, BotoCoreError):
+            return  # the horizon bounds what it can do
+
+
+class _Asked(NamedTuple):
+    """One moment on two clocks: the caller's, which may be wrong, and this process's own."""
+
+    now: float
+    at: float
+
+    def check_clock(self, metadata: Any) -> None:
+        """Compare with the server's clock, which every answer carries for nothing.
+
+        Raises:
+            ClockWrongError: the caller's clock is off by more than can be explained.
+        """
+        date = metadata.get("HTTPHeaders", {}).get("date")
+        if not date:
+            return
+        off = self.now - parsedate_to_datetime(date).timestamp()
+        took = monotonic() - self.at
+        if not -_DATE_TOLERANCE - took <= off <= 1 + _DATE_TOLERANCE:
+            raise ClockWrongError(f"the clock here is {off:+.1f} s off DynamoDB's")

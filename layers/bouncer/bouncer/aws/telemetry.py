@@ -1,0 +1,171 @@
+"""One structured log line a mail, and metrics by reason and bounce type (EMF)."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
+    AmazonCloudWatchEMFProvider,
+)
+
+from bouncer.delivery import Event, Fate
+from bouncer.ledger import State
+from bouncer.policy import Outcome
+from bouncer.service import Handled
+from bouncer.settings import LogAddresses
+
+NAMESPACE = "SesBouncer"
+
+BY_STATE = {
+    State.SENT: "BounceSent",
+    State.DEFERRED: "BounceDeferred",
+    State.SUPPRESSED: "BounceSuppressed",
+    State.EXPIRED: "BounceExpired",
+    State.REJECTED: "BounceRejected",
+    State.DEAD_LETTERED: "BounceDeadLettered",
+}
+BY_OUTCOME = {Outcome.ACCEPT: "RecipientAccepted", Outcome.DROP: "RecipientDropped"}
+
+
+class Telemetry:
+    """Collects while an invocation runs; `flush` prints what CloudWatch reads."""
+
+    def __init__(self, logger: Logger, *, service: str, addresses: LogAddresses) -> None:
+        self._logger = logger
+        self._service = service
+        self._addresses = addresses
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def count(self, name: str, reason: str = "", bounce_type: str = "") -> None:
+        self._counts[name, reason, bounce_type] += 1
+
+    def event(self, event: Event) -> None:
+        self.count(event.value)
+
+    def warn(self, name: str, detail: str) -> None:
+        """Something that nobody notices in a mail's fate, and that somebody should know."""
+        self.count(name)
+        self._logger.warning(name, extra={"detail": detail})
+
+    def bad_mailbox(self, address: str, why: str) -> None:
+        """An item of the directory that cannot be read, and so has no limits."""
+        self.count("MailboxItemInvalid")
+        self._logger.warning(
+            "MailboxItemInvalid", extra={"mailbox": self._address(address), "detail": why}
+        )
+
+    def handled(self, handled: Handled) -> None:
+        plan = handled.plan
+        fates = {fate.recipient: fate for fate in handled.fates}
+        for decision in plan.decisions:
+            if decision.dry_run:
+                self.count("RecipientDryRun", decision.reason)
+            elif decision.outcome in BY_OUTCOME:
+                self.count(BY_OUTCOME[decision.outcome], decision.reason)
+        self._count_fates(handled.fates)
+        for mailbox in handled.near_full:
+            self.count("MailboxNearFull")
+            self._logger.info(
+                "mailbox near full",
+                extra={
+                    "mailbox": self._address(mailbox.address),
+                    "used_bytes": mailbox.used_bytes,
+                    "quota_bytes": mailbox.quota_bytes,
+                },
+            )
+        self._logger.info(
+            "mail handled",
+            extra={
+                "ses_message_id": plan.mail.message_id,
+                "sender": self._address(plan.mail.reverse_path or "<>"),
+                "suppressed": plan.suppressed,
+                "disposition": handled.disposition,
+                "recipients": [
+                    {
+                        "recipient": self._address(each.recipient),
+                        "outcome": each.outcome,
+                        "reason": each.reason,
+                        "dry_run": each.dry_run,
+                        **self._fate(fates.get(each.recipient)),
+                    }
+                    for each in plan.decisions
+                ],
+            },
+        )
+
+    def sent(self, fates: Iterable[Fate]) -> None:
+        """What the queue's worker did, a line a mail."""
+        by_mail: dict[str, list[Fate]] = {}
+        for fate in fates:
+            by_mail.setdefault(fate.message_id, []).append(fate)
+        for message_id, its in by_mail.items():
+            self._count_fates(its)
+            self._logger.info(
+                "bounce handled",
+                extra={
+                    "ses_message_id": message_id,
+                    "recipients": [
+                        {
+                            "recipient": self._address(each.recipient),
+                            "reason": each.reason,
+                            **self._fate(each),
+                        }
+                        for each in its
+                    ],
+                },
+            )
+
+    def flush(self) -> None:
+        for (name, reason, bounce_type), value in self._counts.items():
+            blob = AmazonCloudWatchEMFProvider(
+                namespace=NAMESPACE,
+                service=self._service,
+                metric_set={},
+                dimension_set={},
+                metadata_set={},
+                default_dimensions={},
+            )
+            blob.add_metric(name, MetricUnit.Count, value)
+            # One metric without the reason, for alarms; one for each reason; one for each type.
+            if reason:
+                blob.add_dimensions(service=self._service, Reason=reason)
+            if bounce_type:
+                blob.add_dimensions(service=self._service, Reason=reason, BounceType=bounce_type)
+            blob.flush_metrics()
+        self._counts.clear()
+
+    def _count_fates(self, fates: Iterable[Fate]) -> None:
+        for fate in fates:
+            if not fate.repeated and fate.state in BY_STATE:
+                self.count(BY_STATE[fate.state], fate.reason, fate.bounce_type or fate.status)
+
+    def _fate(self, fate: Fate | None) -> dict[str, Any]:
+        if fate is None:
+            return {}
+        return {
+            "state": fate.state,
+            "bounce_type": fate.bounce_type or None,
+            "status": fate.status,
+            "bounce_id": fate.bounce_id or None,
+            "detail": self._detail(fate.detail),
+            "repeated": fate.repeated,
+        }
+
+    def _detail(self, detail: str) -> str | None:
+        # SES's messages name addresses; without them its error code has to do.
+        whole = self._addresses is LogAddresses.FULL
+        return (detail if whole else detail.partition(":")[0]) or None
+
+    def _address(self, address: str) -> str | None:
+        match self._addresses:
+            case LogAddresses.FULL:
+                return address
+            case LogAddresses.NONE:
+                return None
+            case LogAddresses.HASH:
+                # Keyed by the service, so that the same address differs between deployments.
+                key = self._service.encode()[:64]
+                return hashlib.blake2b(address.lower().encode(), digest_size=9, key=key).hexdigest()

@@ -1,0 +1,221 @@
+"""Usage in DynamoDB: the record and the counter change in one transaction."""
+
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bouncer.mailboxes import Mailbox, utc_day
+from bouncer.usage import Charged, Full, UsageUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+# A mailbox that many mails come to at once makes its transactions collide; the loser comes
+# again a little later.
+_ATTEMPTS = 12
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.4
+
+_NOT_COUNTED = "attribute_not_exists(pk)"
+_COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
+_ROOM = "(attribute_not_exists(used_bytes) OR used_bytes <= :room)"
+_SAME_DAY = "messages_day = :today"
+_NEW_DAY = "(attribute_not_exists(messages_day) OR messages_day < :today)"
+_BELOW_CAP = "messages_today < :cap"
+
+
+class DynamoUsage:
+    """A Usage, on our own mailbox table."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        *,
+        bounce_table: str,
+        mailbox_table: str,
+        remember: timedelta,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """
+        Args:
+            remember: how long after its deletion a mail is known to have been counted.
+        """
+        self._client = client
+        self._bounces = bounce_table
+        self._mailboxes = mailbox_table
+        self._remember = remember
+        self._clock = clock
+        self._sleep = sleep
+
+    def charge(
+        self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
+    ) -> Charged | Full:
+        standing = mailbox
+        for attempt in range(_ATTEMPTS):
+            reasons = self._transact(self._charge(standing, message_id, size, now, enforce=enforce))
+            if reasons is None:
+                return Charged(mailbox=_with(standing, size, now))
+            if _failed(reasons[0]):
+                return Charged(mailbox=standing, repeated=True)
+            if _failed(reasons[1]):
+                standing = _refreshed(mailbox, reasons[1].get("Item", {}))
+                if enforce and (standing.without_room(size) or standing.over_daily_quota(now)):
+                    return Full(mailbox=standing)
+                continue  # the day turned, or room came back: the condition was another one's
+            self._pause(attempt)
+        raise UsageUnavailableError(f"{mailbox.address}: too many mails at once")
+
+    def give_back(self, message_id: str) -> int:
+        given = 0
+        for record in self._records(message_id):
+            for attempt in range(_ATTEMPTS):
+                reasons = self._transact(self._return(record))
+                if reasons is None:
+                    given += 1
+                if reasons is None or _failed(reasons[0]):
+                    break
+                if _failed(reasons[1]):  # the mailbox is gone: nothing holds the bytes
+                    self._transact(self._return(record)[:1])
+                    break
+                self._pause(attempt)
+            else:
+                raise UsageUnavailableError(f"{message_id}: too many mails at once")
+        return given
+
+    def forget(self, message_id: str) -> None:
+        """Mark a mail's records as given back without touching a counter, which is right already.
+
+        For the audit, which has just set the counters by what is stored.
+        """
+        for record in self._records(message_id):
+            self._transact(self._return(record)[:1])
+
+    def _charge(
+        self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
+    ) -> list[dict[str, Any]]:
+        today = utc_day(now)
+        same_day = mailbox.messages_day == today
+        conditions = ["attribute_exists(address)", _SAME_DAY if same_day else _NEW_DAY]
+        values = {":size": {"N": str(size)}, ":one": {"N": "1"}, ":today": {"S": today}}
+        if enforce and mailbox.quota_bytes is not None:
+            conditions.append(_ROOM)
+            values[":room"] = {"N": str(mailbox.quota_bytes - size)}
+        if enforce and same_day and mailbox.quota_messages_per_day is not None:
+            conditions.append(_BELOW_CAP)
+            values[":cap"] = {"N": str(mailbox.quota_messages_per_day)}
+        count = "messages_today = messages_today + :one" if same_day else "messages_today = :one"
+        record = {
+            "pk": {"S": f"message#{message_id}"},
+            "sk": {"S": f"usage#{mailbox.address}"},
+            "size": {"N": str(size)},
+            "mailbox": {"S": mailbox.address},
+            "counted_at": {"N": f"{now.timestamp():.3f}"},
+        }
+        return [
+            {
+                "Put": {
+                    "TableName": self._bounces,
+                    "Item": record,
+                    "ConditionExpression": _NOT_COUNTED,
+                }
+            },
+            {
+                "Update": {
+                    "TableName": self._mailboxes,
+                    "Key": {"address": {"S": mailbox.address}},
+                    "UpdateExpression": f"ADD used_bytes :size SET messages_day = :today, {count}",
+                    "ConditionExpression": " AND ".join(conditions),
+                    "ExpressionAttributeValues": values,
+                    "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                }
+            },
+        ]
+
+    def _return(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        now = self._clock()
+        return [
+            {
+                "Update": {
+                    "TableName": self._bounces,
+                    "Key": {"pk": record["pk"], "sk": record["sk"]},
+                    "UpdateExpression": "SET returned_at = :now, expires_at = :expires",
+                    "ConditionExpression": _COUNTED,
+                    "ExpressionAttributeValues": {
+                        ":now": {"N": f"{now.timestamp():.3f}"},
+                        ":expires": {"N": f"{(now + self._remember).timestamp():.0f}"},
+                    },
+                }
+            },
+            {
+                "Update": {
+                    "TableName": self._mailboxes,
+                    "Key": {"address": record["mailbox"]},
+                    "UpdateExpression": "ADD used_bytes :size",
+                    "ConditionExpression": "attribute_exists(address)",
+                    "ExpressionAttributeValues": {":size": {"N": str(-int(record["size"]["N"]))}},
+                }
+            },
+        ]
+
+    def _records(self, message_id: str) -> list[dict[str, Any]]:
+        try:
+            pages = self._client.get_paginator("query").paginate(
+                TableName=self._bounces,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :usage)",
+                ExpressionAttributeValues={
+                    ":pk": {"S": f"message#{message_id}"},
+                    ":usage": {"S": "usage#"},
+                },
+            )
+            return [item for page in pages for item in page["Items"]]
+        except (ClientError, BotoCoreError) as error:
+            raise UsageUnavailableError(str(error)) from error
+
+    def _transact(self, items: Any) -> list[dict[str, Any]] | None:
+        """None when all was written, else why not, item by item."""
+        try:
+            self._client.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "TransactionCanceledException":
+                raise UsageUnavailableError(str(error)) from error
+            response: Any = error.response
+            reasons: list[dict[str, Any]] = response["CancellationReasons"]
+            return reasons
+        except BotoCoreError as error:
+            raise UsageUnavailableError(str(error)) from error
+        return None
+
+    def _pause(self, attempt: int) -> None:
+        longest = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+        self._sleep(random.uniform(0, longest))  # noqa: S311  (spreads colliding writers)
+
+
+def _failed(reason: dict[str, Any]) -> bool:
+    return bool(reason.get("Code") == "ConditionalCheckFailed")
+
+
+def _refreshed(mailbox: Mailbox, item: dict[str, Any]) -> Mailbox:
+    """The mailbox with its counters as the failed write found them."""
+    return msgspec.structs.replace(
+        mailbox,
+        used_bytes=int(item.get("used_bytes", {}).get("N", 0)),
+        messages_day=item.get("messages_day", {}).get("S", ""),
+        messages_today=int(item.get("messages_today", {}).get("N", 0)),
+    )
+
+
+def _with(mailbox: Mailbox, size: int, now: datetime) -> Mailbox:
+    today = utc_day(now)
+    before = mailbox.messages_today if mailbox.messages_day == today else 0
+    return msgspec.structs.replace(
+        mailbox,
+        used_bytes=mailbox.used_bytes + size,
+        messages_day=today,
+        messages_today=before + 1,
+    )

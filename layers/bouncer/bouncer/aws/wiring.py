@@ -1,0 +1,115 @@
+"""The parts put together on AWS's clients: once a cold start, and once a console command."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bouncer.aws import clients
+from bouncer.aws.budget import DynamoBudget
+from bouncer.aws.directory import DynamoDirectory
+from bouncer.aws.ledger import DynamoLedger
+from bouncer.aws.policy_source import AppConfigPolicy, FilePolicy
+from bouncer.aws.queue import SqsKeeper, SqsOverflow
+from bouncer.aws.ses import SesSender
+from bouncer.aws.slots import DynamoSlots
+from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.telemetry import Telemetry
+from bouncer.aws.usage import DynamoUsage
+from bouncer.delivery import Delivery, Event
+from bouncer.limiter import Limiter
+from bouncer.plan import Identity
+from bouncer.service import Inbound, NoStore, Planner, Store
+from bouncer.settings import InboundSettings, SendSettings, Settings, UsageMode, UsageSettings
+
+
+def delivery(
+    settings: Settings, *, count: Callable[[Event], None], repaired: Callable[[float], None]
+) -> Delivery:
+    """
+    Args:
+        count: told of what is worth counting.
+        repaired: told by how many seconds a wrong clock had moved the next slot.
+    """
+    dynamodb = clients.dynamodb()
+    return Delivery(
+        ledger=DynamoLedger(dynamodb, settings.bounce_table, retention=settings.ledger_retention),
+        limiter=Limiter(DynamoSlots(dynamodb, settings.bounce_table, repaired), settings.pace),
+        sender=SesSender(clients.ses()),
+        overflow=SqsOverflow(clients.sqs(), settings.bounce_queue_url),
+        terms=settings.terms,
+        count=count,
+    )
+
+
+def observed_delivery(settings: Settings, telemetry: Telemetry) -> Delivery:
+    """The functions' own: what is worth counting becomes a metric."""
+
+    def repaired(ahead: float) -> None:
+        telemetry.warn("SlotRepaired", f"the next slot was {ahead:.0f} s ahead: a clock was wrong")
+
+    return delivery(settings, count=telemetry.event, repaired=repaired)
+
+
+def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) -> Inbound:
+    dynamodb = clients.dynamodb()
+    store: Store = NoStore()
+    if settings.mail_bucket:
+        store = StoredMail(
+            clients.s3(),
+            settings.mail_bucket,
+            settings.mail_prefix,
+            on_failure=lambda why: telemetry.warn("StoredMailUnavailable", why),
+        )
+    policy: FilePolicy | AppConfigPolicy = FilePolicy(policy_file)
+    if settings.policy_profile:
+        policy = AppConfigPolicy(
+            clients.appconfigdata(),
+            application=settings.policy_application,
+            environment=settings.policy_environment,
+            profile=settings.policy_profile,
+            on_failure=lambda why: telemetry.warn("PolicyRefreshFailed", why),
+        )
+    planner = Planner(
+        policy=policy,
+        directory=DynamoDirectory(
+            dynamodb,
+            settings.mailbox_table,
+            settings.attribute_names,
+            on_bad_item=telemetry.bad_mailbox,
+        ),
+        store=store,
+        identity=Identity(
+            bounce_sender=settings.bounce_sender,
+            region=settings.aws_region,
+            window_margin=settings.terms.window_margin,
+        ),
+    )
+    return Inbound(
+        planner=planner,
+        budget=DynamoBudget(dynamodb, settings.bounce_table),
+        delivery=observed_delivery(settings, telemetry),
+        usage=DynamoUsage(
+            dynamodb,
+            bounce_table=settings.bounce_table,
+            mailbox_table=settings.mailbox_table,
+            remember=settings.ledger_retention,
+        )
+        if settings.usage is UsageMode.MANAGED
+        else None,
+    )
+
+
+def event_keeper(settings: InboundSettings) -> SqsKeeper:
+    return SqsKeeper(clients.sqs(), settings.event_dead_letter_queue_url)
+
+
+def bounce_dead_letters(settings: SendSettings) -> SqsKeeper:
+    return SqsKeeper(clients.sqs(), settings.bounce_dead_letter_queue_url)
+
+
+def usage(settings: UsageSettings) -> DynamoUsage:
+    return DynamoUsage(
+        clients.dynamodb(),
+        bounce_table=settings.bounce_table,
+        mailbox_table=settings.mailbox_table,
+        remember=settings.ledger_retention,
+    )

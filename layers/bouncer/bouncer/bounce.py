@@ -1,0 +1,278 @@
+"""The bounce as a value: what SendBounce is asked to send, checked before it is sent.
+
+https://docs.aws.amazon.com/ses/latest/APIReference/API_SendBounce.html; botocore checks
+only presence and types, so every other documented rule is held here.
+"""
+
+import re
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from bouncer.text import TextError, check_line
+
+if TYPE_CHECKING:
+    from mypy_boto3_ses.type_defs import SendBounceRequestTypeDef
+
+WINDOW = timedelta(hours=24)
+"""SendBounce works on mail received less than this ago."""
+
+EXPLANATION_LIMIT = 500
+"""SES does not document a limit; this is Mail Manager's for the same text, so it is safe."""
+
+
+class BounceType(StrEnum):
+    """The six outcomes that SES knows by name (BouncedRecipientInfo.BounceType)."""
+
+    DOES_NOT_EXIST = "DoesNotExist"
+    MESSAGE_TOO_LARGE = "MessageTooLarge"
+    EXCEEDED_QUOTA = "ExceededQuota"
+    CONTENT_REJECTED = "ContentRejected"
+    UNDEFINED = "Undefined"
+    TEMPORARY_FAILURE = "TemporaryFailure"
+
+
+STATUS: dict[BounceType, str] = {
+    BounceType.DOES_NOT_EXIST: "5.1.1",
+    BounceType.MESSAGE_TOO_LARGE: "5.3.4",
+    BounceType.EXCEEDED_QUOTA: "5.2.2",
+    BounceType.CONTENT_REJECTED: "5.6.1",
+    BounceType.UNDEFINED: "5.0.0",
+    BounceType.TEMPORARY_FAILURE: "4.0.0",
+}
+"""The enhanced status code (RFC 3463) that SES's own bounce templates give each type."""
+
+
+class DsnAction(StrEnum):
+    """RFC 3464 §2.3.3."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    EXPANDED = "expanded"
+
+
+class BounceError(ValueError):
+    """A bounce that SES would refuse, or that would break a DSN; the text says why."""
+
+
+# RFC 3463 §2: class "." subject "." detail, without leading zeros.
+_STATUS = re.compile(r"[245]\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})")
+_STATUS_CLASSES = {
+    DsnAction.FAILED: "45",  # RFC 3464 §2.3.3: also a temporary error that was given up
+    DsnAction.DELAYED: "4",
+    DsnAction.DELIVERED: "2",
+    DsnAction.RELAYED: "2",
+    DsnAction.EXPANDED: "2",
+}
+_TYPED = re.compile(r"[A-Za-z0-9-]+; ?\S.*")
+_EXTENSION_NAME = re.compile(r"[A-Za-z0-9-]{1,50}")
+_EXTENSION_VALUE_LIMIT = 2048
+
+
+def check_status(status: str, action: DsnAction = DsnAction.FAILED) -> None:
+    if not _STATUS.fullmatch(status):
+        raise BounceError(
+            f"{status!r} is not an enhanced status code: write class.subject.detail, as in 5.1.1"
+        )
+    if status[0] not in _STATUS_CLASSES[action]:
+        allowed = " or ".join(f"{digit}.x.x" for digit in _STATUS_CLASSES[action])
+        raise BounceError(f"action {action.value!r} goes with {allowed}, not {status}")
+
+
+def check_typed(field: str, value: str) -> None:
+    """MTA names (RFC 3464 §2.2.2) and diagnostic codes (§2.3.6) begin with their type."""
+    _check_line(field, value)
+    if not _TYPED.fullmatch(value):
+        example = "smtp; 550 5.1.1 no such user" if "diagnostic" in field else "dns; mx.example.com"
+        raise BounceError(f"{field} {value!r} lacks its type: write it as in {example!r}")
+
+
+def check_extension(name: str, value: str) -> None:
+    if not _EXTENSION_NAME.fullmatch(name):
+        raise BounceError(f"extension field name {name!r}: use 1 to 50 letters, digits and hyphens")
+    if len(value) > _EXTENSION_VALUE_LIMIT:
+        raise BounceError(
+            f"extension field {name!r}: its value has {len(value)} characters, "
+            f"at most {_EXTENSION_VALUE_LIMIT} are allowed"
+        )
+    _check_line(f"extension field {name!r}", value)
+
+
+def _check_line(field: str, value: str) -> None:
+    try:
+        check_line(value)
+    except TextError as error:
+        raise BounceError(f"{field}: {error}") from error
+
+
+class ExtensionField(msgspec.Struct, frozen=True):
+    name: str
+    value: str
+
+    def request(self) -> dict[str, str]:
+        return {"Name": self.name, "Value": self.value}
+
+
+class RecipientDsnFields(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The per-recipient fields of the DSN (RFC 3464 §2.3), written out instead of a type."""
+
+    action: DsnAction
+    status: str
+    final_recipient: str | None = None
+    remote_mta: str | None = None
+    diagnostic_code: str | None = None
+    last_attempt_date: datetime | None = None
+    extension_fields: tuple[ExtensionField, ...] = ()
+
+    def check(self) -> None:
+        check_status(self.status, self.action)
+        if self.action is DsnAction.DELAYED and not self.diagnostic_code:
+            raise BounceError(
+                "action 'delayed' promises that delivery is tried again: "
+                "say why it waits, in diagnostic_code"
+            )
+        if self.final_recipient is not None:
+            _check_line("final_recipient", self.final_recipient)
+            if ";" in self.final_recipient:
+                raise BounceError("final_recipient is the bare address, without 'rfc822;'")
+        if self.remote_mta is not None:
+            check_typed("remote_mta", self.remote_mta)
+        if self.diagnostic_code is not None:
+            check_typed("diagnostic_code", self.diagnostic_code)
+        for field in self.extension_fields:
+            check_extension(field.name, field.value)
+
+    def request(self) -> dict[str, Any]:
+        return _without_none(
+            FinalRecipient=self.final_recipient,
+            Action=self.action.value,
+            RemoteMta=self.remote_mta,
+            Status=self.status,
+            DiagnosticCode=self.diagnostic_code,
+            LastAttemptDate=self.last_attempt_date,
+            ExtensionFields=[field.request() for field in self.extension_fields] or None,
+        )
+
+
+class BouncedRecipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One recipient of the original mail, and why it was not delivered there."""
+
+    recipient: str
+    reason: str
+    bounce_type: BounceType | None = None
+    dsn_fields: RecipientDsnFields | None = None
+    recipient_arn: str | None = None
+    explanation: str = ""
+
+    @property
+    def status(self) -> str:
+        if self.dsn_fields is not None:
+            return self.dsn_fields.status
+        return STATUS[self.bounce_type] if self.bounce_type is not None else ""
+
+    def check(self) -> None:
+        # SES documents that one of the two must be there, and nothing about both.
+        if (self.bounce_type is None) == (self.dsn_fields is None):
+            raise BounceError("give exactly one of bounce_type and recipient_dsn_fields")
+        _check_line("recipient", self.recipient)
+        if self.dsn_fields is not None:
+            self.dsn_fields.check()
+
+    def request(self) -> dict[str, Any]:
+        return _without_none(
+            Recipient=self.recipient,
+            RecipientArn=self.recipient_arn,
+            BounceType=self.bounce_type.value if self.bounce_type else None,
+            RecipientDsnFields=self.dsn_fields.request() if self.dsn_fields else None,
+        )
+
+
+class MessageDsn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The per-message fields of the DSN (RFC 3464 §2.2)."""
+
+    reporting_mta: str
+    arrival_date: datetime | None = None
+    extension_fields: tuple[ExtensionField, ...] = ()
+
+    def check(self) -> None:
+        check_typed("reporting_mta", self.reporting_mta)
+        for field in self.extension_fields:
+            check_extension(field.name, field.value)
+
+    def request(self) -> dict[str, Any]:
+        return _without_none(
+            ReportingMta=self.reporting_mta,
+            ArrivalDate=self.arrival_date,
+            ExtensionFields=[field.request() for field in self.extension_fields] or None,
+        )
+
+
+class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that one SendBounce call needs; complete, so that it can wait in a queue."""
+
+    message_id: str
+    received_at: datetime
+    bounce_sender: str
+    recipients: tuple[BouncedRecipient, ...]
+    bounce_sender_arn: str | None = None
+    message_dsn: MessageDsn | None = None
+
+    def deadline(self, margin: timedelta) -> datetime:
+        """The last moment at which a call may start: SES's window less `margin`."""
+        return self.received_at + WINDOW - margin
+
+    def only(self, recipients: set[str]) -> Self:
+        """The same bounce for some of its recipients."""
+        kept = tuple(each for each in self.recipients if each.recipient in recipients)
+        return msgspec.structs.replace(self, recipients=kept)
+
+    @property
+    def explanation(self) -> str:
+        """SendBounce has one text a call: the recipients' own, each once, as far as they fit."""
+        text = ""
+        for each in dict.fromkeys(r.explanation for r in self.recipients if r.explanation):
+            longer = f"{text} {each}".strip()
+            if len(longer) > EXPLANATION_LIMIT:
+                return text or each[: EXPLANATION_LIMIT - 3] + "..."
+            text = longer
+        return text
+
+    def check(self) -> None:
+        """Hold the bounce against every documented rule of SendBounce.
+
+        Raises:
+            BounceError: SES would refuse the call, or the DSN would be malformed.
+        """
+        if not self.recipients:
+            raise BounceError("a bounce needs at least one recipient")
+        _check_line("bounce_sender", self.bounce_sender)
+        _check_line("explanation", self.explanation)
+        if self.message_dsn is not None:
+            self.message_dsn.check()
+        for recipient in self.recipients:
+            recipient.check()
+
+    def request(self) -> "SendBounceRequestTypeDef":
+        """The call's parameters as boto3 names them.
+
+        Raises:
+            BounceError: see `check`; a bad value never reaches the wire.
+        """
+        self.check()
+        parameters: SendBounceRequestTypeDef = _without_none(
+            OriginalMessageId=self.message_id,
+            BounceSender=self.bounce_sender,
+            Explanation=self.explanation or None,
+            MessageDsn=self.message_dsn.request() if self.message_dsn else None,
+            BouncedRecipientInfoList=[each.request() for each in self.recipients],
+            BounceSenderArn=self.bounce_sender_arn,
+        )  # type: ignore[assignment]  # built without its absent members, which a literal cannot be
+        return parameters
+
+
+def _without_none(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}

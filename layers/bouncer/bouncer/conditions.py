@@ -1,0 +1,306 @@
+"""The conditions of a rule: what each asks, and how it is answered.
+
+A condition is asked of the mail (sender, verdicts, headers) or of one recipient (address,
+mailbox, size). The former are answered once a mail, whatever its number of recipients.
+"""
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime, time
+from typing import Annotated, Any
+
+import msgspec
+
+from bouncer.address import normalise, normalise_domain, split
+from bouncer.mailboxes import Mailbox, State
+from bouncer.message import InboundMessage
+
+MAILBOX_LIMIT = "mailbox"
+"""`larger_than = "mailbox"`: larger than the mailbox's own limit."""
+
+
+class SizeNeeded(Exception):  # noqa: N818  (no error: it asks for a fact that costs a request)
+    """A condition depends on the mail's size, which nobody has looked up yet."""
+
+
+class PolicyError(ValueError):
+    """A policy is wrong. The text names the place and how to mend it."""
+
+
+Strings = str | list[str]
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "bytes": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+
+VERDICTS = ("PASS", "FAIL", "GRAY", "PROCESSING_FAILED", "DISABLED")
+DMARC_POLICIES = ("none", "quarantine", "reject")
+
+
+def parse_size(value: int | str) -> int:
+    """Bytes: `1500`, `"25 MB"` (decimal units) or `"24 MiB"` (binary ones)."""
+    if isinstance(value, int):
+        return value
+    found = _SIZE.fullmatch(value)
+    if found is None or found[2].lower() not in _UNITS:
+        raise PolicyError(f"{value!r} is not a size: write a number and a unit, as in '25 MB'")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a rule asks. A list means "any of"; absent means "not asked"."""
+
+    recipient: Strings | None = None
+    sender: Strings | None = None
+    mailbox: Strings | None = None
+    larger_than: int | Strings | None = None
+    spam: Strings | None = None
+    virus: Strings | None = None
+    spf: Strings | None = None
+    dkim: Strings | None = None
+    dmarc: Strings | None = None
+    dmarc_policy: Strings | None = None
+    header: dict[str, bool | Strings] | None = None
+    more_recipients_than: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    time_of_day: Strings | None = None
+
+    def given(self) -> Iterator[tuple[str, Any]]:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one recipient's mailbox and of the mail's size."""
+
+    recipient: str
+    mailbox: Mailbox | None
+    now: datetime
+    size: int | None = None
+    """Bytes as stored; None when it could not be had."""
+    size_asked: bool = True
+    """False as long as nobody has looked the size up."""
+
+    def known_size(self) -> int | None:
+        if not self.size_asked:
+            raise SizeNeeded
+        return self.size
+
+    def has_state(self, state: State) -> bool:
+        box = self.mailbox
+        if box is None:
+            return state is State.UNKNOWN
+        match state:
+            case State.UNKNOWN:
+                return False
+            case State.KNOWN:
+                return True
+            case State.CATCH_ALL:
+                return box.address.startswith("@")
+            case State.MOVED:
+                return box.moved_to is not None
+            case State.DISABLED:
+                return box.disabled(self.now)
+            case State.FULL:
+                return self._full(box)
+
+    def _full(self, box: Mailbox) -> bool:
+        if box.full() or box.over_daily_quota(self.now):
+            return True
+        if box.quota_bytes is None:
+            return False
+        size = self.known_size()
+        return size is not None and box.without_room(size)
+
+
+type MailTest = Callable[[InboundMessage], bool]
+type RecipientTest = Callable[[InboundMessage, Facts], bool]
+
+
+def compile_mail_tests(conditions: Conditions) -> dict[str, MailTest]:
+    """The conditions that are about the mail as a whole, by name."""
+    makers: dict[str, Callable[[Any], MailTest]] = {
+        "sender": _sender,
+        "spam": lambda value: _verdict("spam", value),
+        "virus": lambda value: _verdict("virus", value),
+        "spf": lambda value: _verdict("spf", value),
+        "dkim": lambda value: _verdict("dkim", value),
+        "dmarc": lambda value: _verdict("dmarc", value),
+        "dmarc_policy": _dmarc_policy,
+        "header": _header,
+        "more_recipients_than": lambda value: lambda mail: len(mail.recipients) > value,
+        "time_of_day": _time_of_day,
+    }
+    return {name: makers[name](value) for name, value in conditions.given() if name in makers}
+
+
+def compile_recipient_tests(conditions: Conditions) -> dict[str, RecipientTest]:
+    """The conditions that are about one recipient, by name; the one that costs most is last."""
+    makers: dict[str, Callable[[Any], RecipientTest]] = {
+        "recipient": _recipient,
+        "mailbox": _mailbox,
+        "larger_than": _larger_than,
+    }
+    return {name: makers[name](value) for name, value in conditions.given() if name in makers}
+
+
+def listed(value: Any, what: str) -> list[Any]:
+    """One value or a list as a list; an empty list can never hold."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise PolicyError(f"{what} is an empty list, which nothing matches: remove it")
+    return values
+
+
+def address_pattern(pattern: str) -> Callable[[str], bool]:
+    """`user@example.com`, `@example.com`, `@.example.com` (subdomains) or a glob with `*`, `?`.
+
+    The returned test takes a normalised address.
+    """
+    local, domain = split(pattern.strip())
+    if not domain or any(character.isspace() for character in pattern.strip()):
+        raise PolicyError(
+            f"{pattern!r} is not an address pattern: write user@domain, @domain, "
+            "@.domain for its subdomains, or a glob such as sales-*@domain"
+        )
+    if "*" in pattern or "?" in pattern:
+        regex = re.compile(fnmatch.translate(f"{local.lower() or '*'}@{domain.lower()}"))
+        return lambda address: regex.match(address) is not None
+    if domain.startswith("."):
+        suffix = "." + normalise_domain(domain[1:])
+        return lambda address: (
+            address.endswith(suffix) and (not local or address.startswith(f"{local.lower()}@"))
+        )
+    if not local:
+        ending = "@" + normalise_domain(domain)
+        return lambda address: address.endswith(ending)
+    exact = normalise(pattern)
+    return lambda address: address == exact
+
+
+def _any_address(patterns: Any, what: str) -> Callable[[str], bool]:
+    tests = [address_pattern(each) for each in listed(patterns, what)]
+    return lambda address: any(test(address) for test in tests)
+
+
+def _recipient(value: Any) -> RecipientTest:
+    matches = _any_address(value, "recipient")
+    return lambda _, facts: matches(normalise(facts.recipient))
+
+
+def _sender(value: Any) -> MailTest:
+    values = listed(value, "sender")
+    patterns = [each for each in values if each != "<>"]
+    null = len(patterns) < len(values)
+    matches = _any_address(patterns, "sender") if patterns else None
+
+    def test(mail: InboundMessage) -> bool:
+        if mail.reverse_path is None:
+            return null
+        return matches is not None and matches(normalise(mail.reverse_path))
+
+    return test
+
+
+def _one_of(value: Any, what: str, allowed: tuple[str, ...]) -> frozenset[str]:
+    values = listed(value, what)
+    for each in values:
+        if each not in allowed:
+            raise PolicyError(f"{what} {each!r}: write one of {', '.join(allowed)}")
+    return frozenset(values)
+
+
+def _mailbox(value: Any) -> RecipientTest:
+    names = _one_of(value, "mailbox", tuple(State))
+    # `full` may need the size, so it is asked last.
+    states = sorted((State(each) for each in names), key=lambda each: each is State.FULL)
+    return lambda _, facts: any(facts.has_state(state) for state in states)
+
+
+def _larger_than(value: Any) -> RecipientTest:
+    values = listed(value, "larger_than")
+    own = MAILBOX_LIMIT in values
+    fixed = min((parse_size(each) for each in values if each != MAILBOX_LIMIT), default=None)
+
+    def test(_: InboundMessage, facts: Facts) -> bool:
+        limit = size_limit(facts.mailbox, own=own, fixed=fixed)
+        if limit is None:
+            return False
+        size = facts.known_size()
+        return size is not None and size > limit
+
+    return test
+
+
+def size_limit(mailbox: Mailbox | None, *, own: bool, fixed: int | None) -> int | None:
+    """The limit that binds: the smaller of the rule's and, if the rule asks, the mailbox's."""
+    limits = [fixed] if fixed is not None else []
+    if own and mailbox is not None and mailbox.size_limit_bytes is not None:
+        limits.append(mailbox.size_limit_bytes)
+    return min(limits, default=None)
+
+
+def _verdict(name: str, value: Any) -> MailTest:
+    wanted = _one_of(value, name, VERDICTS)
+    return lambda mail: getattr(mail.verdicts, name) in wanted
+
+
+def _dmarc_policy(value: Any) -> MailTest:
+    wanted = _one_of(value, "dmarc_policy", DMARC_POLICIES)
+    return lambda mail: mail.dmarc_policy.lower() in wanted
+
+
+def _header(value: dict[str, bool | Strings]) -> MailTest:
+    tests = [_one_header(name, wanted) for name, wanted in value.items()]
+    if not tests:
+        raise PolicyError("header is empty: name a header, as in header.X-Loop = true")
+    return lambda mail: all(test(mail) for test in tests)
+
+
+def _one_header(name: str, wanted: bool | Strings) -> MailTest:
+    if isinstance(wanted, bool):
+        return lambda mail: bool(mail.header(name)) is wanted
+    regexes = [
+        re.compile(fnmatch.translate(each), re.IGNORECASE)
+        for each in listed(wanted, f"header.{name}")
+    ]
+    return lambda mail: any(
+        regex.match(value.strip()) for value in mail.header(name) for regex in regexes
+    )
+
+
+def _time_of_day(value: Any) -> MailTest:
+    spans = [_span(each) for each in listed(value, "time_of_day")]
+
+    def test(mail: InboundMessage) -> bool:
+        received = mail.received_at.time()
+        return any(
+            start <= received < end if start < end else received >= start or received < end
+            for start, end in spans
+        )
+
+    return test
+
+
+def _span(text: str) -> tuple[time, time]:
+    found = _HOURS.fullmatch(text)
+    if found is None:
+        raise PolicyError(f"time_of_day {text!r}: write hours in UTC, as in '22:00-06:00'")
+    start, end = time(int(found[1]), int(found[2])), time(int(found[3]), int(found[4]))
+    if start == end:
+        raise PolicyError(f"time_of_day {text!r} is empty: its ends are the same")
+    return start, end

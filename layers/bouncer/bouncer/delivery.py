@@ -1,0 +1,343 @@
+"""How a planned bounce is brought to SES: once, in its slot, inside the window, or later.
+
+    inbound   claim ─► a slot within the wait budget ─► SendBounce ─► settled
+                └──────────────── none near ──────────► queue
+    worker    claim all ─► one window for the batch ─► SendBounce each ─► settled
+                └──────────────── no time left ───────► handed back to the queue
+
+Every end is a Fate: nothing leaves here without a state and a reason code. The steps are
+safe to repeat under the key (message id, recipient): see ledger.py.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum, auto
+
+import msgspec
+
+from bouncer.bounce import Bounce, BouncedRecipient
+from bouncer.guards import OtherReason
+from bouncer.ledger import Claims, Entry, Ledger, LedgerUnavailableError, State
+from bouncer.limiter import Busy, Limiter, NoSlotError, SlotExpiredError, Window
+from bouncer.overflow import Overflow
+from bouncer.sender import RefusedError, Sender, ThrottledError, TryAgainError
+
+# SendBounce answers in well under a second; its client waits ten at the most.
+_CALL_SECONDS = 11.0
+# The connection is made ready so long before the turn.
+_LEAD_SECONDS = 0.25
+# A lease outlives its holder by this, so that clocks need not agree to the second.
+_LEASE_GRACE = timedelta(seconds=2)
+_INLINE_TRIES = 3
+
+
+class Event(StrEnum):
+    """What is worth counting besides the fates."""
+
+    SLOT_EXPIRED = "SlotExpired"
+    THROTTLED = "SendBounceThrottled"
+    TRY_AGAIN = "SendBounceFailed"
+    ANSWER_LOST = "SendBounceAnswerLost"
+    NO_SLOT = "LimiterUnavailable"
+    LEDGER_LAGS = "LedgerWriteFailed"
+    REPEAT_PREVENTED = "BounceRepeatPrevented"
+
+
+class Fate(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one recipient's bounce."""
+
+    message_id: str
+    recipient: str
+    state: State
+    reason: str
+    bounce_type: str = ""
+    status: str = ""
+    bounce_id: str = ""
+    detail: str = ""
+    repeated: bool = False
+    """It was so before: another delivery of the same mail had brought it there."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The deployment's limits."""
+
+    wait_budget: float = 3.0
+    """Seconds that an inbound mail may wait for a slot before its bounce is queued."""
+    window_margin: timedelta = timedelta(minutes=5)
+    penalty: float = 2.0
+    """Seconds that everyone holds back when SES throttles."""
+
+
+class _Retry(StrEnum):
+    """A call that settled nothing."""
+
+    NEW_SLOT = auto()
+    """Nothing was sent, and the window is of no use any more."""
+    LATER = auto()
+    """A passing failure of SES."""
+
+
+class Delivery:
+    """Sends the bounces of one invocation; it keeps no state between them."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        limiter: Limiter,
+        sender: Sender,
+        overflow: Overflow,
+        terms: Terms,
+        count: Callable[[Event], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._ledger = ledger
+        self._limiter = limiter
+        self._sender = sender
+        self._overflow = overflow
+        self._terms = terms
+        self._count = count
+        self._clock = clock
+
+    # --- one inbound mail --------------------------------------------------------------------
+
+    def send_or_queue(self, bounce: Bounce, *, owner: str, until: datetime) -> list[Fate]:
+        """Bounce now if a slot is near, else queue it.
+
+        Args:
+            owner: names this attempt in the ledger; another one never has the same.
+            until: when this invocation ends at the latest.
+
+        Raises:
+            LedgerUnavailableError, OverflowUnavailableError: nothing was decided that a
+                retry would not decide again.
+        """
+        if self._limiter.refused(self._terms.wait_budget):
+            # A backlog is known: leave the limiter alone, and the claim to the worker.
+            return self._queue(bounce)
+        claims = self._claim(bounce, owner, until)
+        if claims.in_flight:
+            # Another invocation holds them, and may have crashed: look again after its lease.
+            delay = max(claims.in_flight.values()) - self._clock() + _LEASE_GRACE
+            self._overflow.put(bounce.only(set(claims.in_flight)), delay=max(delay, timedelta(0)))
+        elsewhere = {**claims.settled, **dict.fromkeys(claims.in_flight, State.CLAIMED)}
+        fates = [
+            _fate(bounce, each, elsewhere[each.recipient], repeated=True)
+            for each in bounce.recipients
+            if each.recipient in elsewhere
+        ]
+        mine = bounce.only(set(claims.mine))
+        return fates + (self._send_now(mine, owner, until) if mine.recipients else [])
+
+    def suppress(self, bounce: Bounce, reason: str) -> list[Fate]:
+        """Note in the ledger that a bounce is not sent, on purpose."""
+        expired = reason == OtherReason.WINDOW_CLOSED
+        return self._settle(bounce, State.EXPIRED if expired else State.SUPPRESSED, reason)
+
+    def _send_now(self, bounce: Bounce, owner: str, until: datetime) -> list[Fate]:
+        # On a quiet day the slot is now, and opening a connection takes longer than it waits.
+        self._sender.warm()
+        for _ in range(_INLINE_TRIES):
+            window = self._reserve(1, min(self._terms.wait_budget, self._left(until)))
+            if window is None:
+                break
+            fates = self._call(bounce, window, owner)
+            if not isinstance(fates, _Retry):
+                return fates
+        return self._queue(bounce, owner)
+
+    def _queue(self, bounce: Bounce, owner: str | None = None) -> list[Fate]:
+        ahead = timedelta(seconds=self._limiter.pace.drain(self._overflow.waiting()))
+        if self._clock() + ahead >= bounce.deadline(self._terms.window_margin):
+            return self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
+        # First the queue, then the ledger: a crash between them costs a message that the
+        # worker finds settled; the other way round it would cost the bounce.
+        self._overflow.put(bounce)
+        return self._settle(bounce, State.DEFERRED, None, owner)
+
+    # --- the queue's worker ------------------------------------------------------------------
+
+    def send_batch(
+        self, batch: Mapping[str, Bounce], *, owner: str, until: datetime
+    ) -> tuple[list[Fate], set[str]]:
+        """Send what was queued, the oldest mail first.
+
+        Args:
+            batch: the bounces by an id of the caller's.
+
+        Returns:
+            The fates, and the ids to hand back to the queue for another try.
+        """
+        fates: list[Fate] = []
+        again: set[str] = set()
+        ready: dict[str, Bounce] = {}
+        for key, bounce in sorted(batch.items(), key=lambda each: each[1].received_at):
+            if self._too_late(bounce):
+                fates += self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED)
+                continue
+            try:
+                claims = self._claim(bounce, owner, until)
+            except LedgerUnavailableError:
+                self._count(Event.LEDGER_LAGS)
+                again.add(key)
+                continue
+            if claims.in_flight:
+                again.add(key)
+            if claims.mine:
+                ready[key] = bounce.only(set(claims.mine))
+        sent, unsent = self._send_in_windows(ready, owner, until)
+        return fates + sent, again | unsent
+
+    def dead_letter(self, bounce: Bounce) -> list[Fate]:
+        """Note that the queue gives a bounce up after this try; a redrive may claim it again."""
+        return self._settle(bounce, State.DEAD_LETTERED, None)
+
+    def _send_in_windows(
+        self, ready: dict[str, Bounce], owner: str, until: datetime
+    ) -> tuple[list[Fate], set[str]]:
+        fates: list[Fate] = []
+        failed: dict[str, Bounce] = {}
+        window: Window | None = None
+        while ready and (left := self._left(until)) > 0:
+            if window is None or window.used_up:
+                window = self._window_for(len(ready), left)
+            if window is None:
+                break
+            key, bounce = next(iter(ready.items()))
+            if self._too_late(bounce):
+                outcome: list[Fate] | _Retry = self._settle(
+                    bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner
+                )
+            else:
+                outcome = self._call(bounce, window, owner)
+            if outcome is _Retry.NEW_SLOT:
+                window = None
+                continue
+            del ready[key]
+            if outcome is _Retry.LATER:
+                failed[key] = bounce
+            else:
+                fates += outcome
+        handed_back = ready | failed
+        for bounce in handed_back.values():
+            self._settle(bounce, State.DEFERRED, None, owner)
+        return fates, set(handed_back)
+
+    def _window_for(self, bounces: int, left: float) -> Window | None:
+        """One window for as many as fit into the time left, wherever in it the window begins."""
+        calls = min(bounces, self._limiter.pace.calls_within(left))
+        return self._reserve(calls, left - self._limiter.pace.span(calls)) if calls else None
+
+    # --- shared ------------------------------------------------------------------------------
+
+    def _claim(self, bounce: Bounce, owner: str, until: datetime) -> Claims:
+        reasons = {each.recipient: each.reason for each in bounce.recipients}
+        claims = self._ledger.claim(
+            bounce.message_id, reasons, owner=owner, until=until + _LEASE_GRACE
+        )
+        for _ in claims.settled:
+            self._count(Event.REPEAT_PREVENTED)
+        return claims
+
+    def _reserve(self, calls: int, max_wait: float) -> Window | None:
+        if max_wait < 0:
+            return None
+        try:
+            answer = self._limiter.reserve(calls, max_wait)
+        except NoSlotError:
+            self._count(Event.NO_SLOT)
+            return None
+        return None if isinstance(answer, Busy) else answer
+
+    def _call(self, bounce: Bounce, window: Window, owner: str) -> list[Fate] | _Retry:
+        window.wait(lead=_LEAD_SECONDS)
+        self._sender.warm()
+        try:
+            bounce_id = self._sender.send(bounce, window.turn)
+        except SlotExpiredError:
+            self._count(Event.SLOT_EXPIRED)
+            return _Retry.NEW_SLOT
+        except ThrottledError:
+            # Someone else in the account calls too: let everyone of ours make room.
+            self._count(Event.THROTTLED)
+            self._penalise()
+            return _Retry.NEW_SLOT
+        except TryAgainError as error:
+            # After a lost answer the next try may be a second bounce; better that than none.
+            self._count(Event.ANSWER_LOST if error.answer_lost else Event.TRY_AGAIN)
+            return _Retry.LATER
+        except RefusedError as error:
+            return self._settle(
+                bounce, State.REJECTED, None, owner, detail=f"{error.code}: {error}"
+            )
+        return self._settle(bounce, State.SENT, None, owner, bounce_id=bounce_id)
+
+    def _penalise(self) -> None:
+        try:
+            self._limiter.penalise(self._terms.penalty)
+        except NoSlotError:
+            self._count(Event.NO_SLOT)
+
+    def _settle(
+        self,
+        bounce: Bounce,
+        state: State,
+        reason: str | None,
+        owner: str | None = None,
+        *,
+        bounce_id: str = "",
+        detail: str = "",
+    ) -> list[Fate]:
+        """Write the end to the ledger; what has happened stays so even if that fails."""
+        fates = [
+            _fate(bounce, each, state, reason=reason, bounce_id=bounce_id, detail=detail)
+            for each in bounce.recipients
+        ]
+        entries = [
+            Entry(
+                message_id=fate.message_id,
+                recipient=fate.recipient,
+                state=state,
+                reason=fate.reason,
+                status=fate.status,
+                received_at=bounce.received_at,
+                bounce_id=bounce_id,
+                detail=detail,
+            )
+            for fate in fates
+        ]
+        try:
+            self._ledger.settle(entries, owner=owner)
+        except LedgerUnavailableError:
+            self._count(Event.LEDGER_LAGS)
+        return fates
+
+    def _too_late(self, bounce: Bounce) -> bool:
+        return self._clock() >= bounce.deadline(self._terms.window_margin)
+
+    def _left(self, until: datetime) -> float:
+        """Seconds in which a call may still start and be answered before `until`."""
+        return (until - self._clock()).total_seconds() - _CALL_SECONDS
+
+
+def _fate(
+    bounce: Bounce,
+    recipient: BouncedRecipient,
+    state: State,
+    *,
+    reason: str | None = None,
+    bounce_id: str = "",
+    detail: str = "",
+    repeated: bool = False,
+) -> Fate:
+    return Fate(
+        message_id=bounce.message_id,
+        recipient=recipient.recipient,
+        state=state,
+        reason=reason or recipient.reason,
+        bounce_type=recipient.bounce_type or "",
+        status=recipient.status,
+        bounce_id=bounce_id,
+        detail=detail,
+        repeated=repeated,
+    )

@@ -1,0 +1,93 @@
+"""What happened to each (message, recipient): the states, and the port that keeps them.
+
+The ledger is what makes a bounce happen once, whatever is delivered or retried twice. A
+recipient is claimed before a slot is spent; a claim is a lease, so that a crash before the
+call lets a retry take over, and a settled state is final.
+
+    (none) ──claim──► claimed ──► sent        the bounce's MessageId is kept
+      │                 │   ├───► rejected    SES refused it for good
+      │                 │   └───► expired     the window closed
+      │                 └──► deferred ──claim──► claimed ...   by the queue's worker
+      │                        └──► dead-lettered ──claim──► claimed ...   after a redrive
+      └──► suppressed                         a guard said no: nothing was spent
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class State(StrEnum):
+    CLAIMED = "claimed"
+    DEFERRED = "deferred"
+    DEAD_LETTERED = "dead-lettered"
+    SENT = "sent"
+    SUPPRESSED = "suppressed"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+
+
+SETTLED = frozenset({State.SENT, State.SUPPRESSED, State.EXPIRED, State.REJECTED})
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipient's line in the ledger, as a person reads it."""
+
+    message_id: str
+    recipient: str
+    state: State
+    reason: str
+    status: str = ""
+    received_at: datetime | None = None
+    updated_at: datetime | None = None
+    lease_until: datetime | None = None
+    bounce_id: str = ""
+    detail: str = ""
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of claiming the recipients of one message."""
+
+    mine: frozenset[str]
+    settled: Mapping[str, State]
+    """Already at an end: nothing is left to do."""
+    in_flight: Mapping[str, datetime]
+    """Held by someone else until then; he may have crashed, so someone has to look again."""
+
+
+class LedgerUnavailableError(Exception):
+    """The ledger did not answer: nobody knows whether the bounce was sent before."""
+
+
+class Ledger(Protocol):
+    def claim(
+        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+    ) -> Claims:
+        """Lease recipients to `owner`; each succeeds or fails on its own.
+
+        Args:
+            reasons: recipient to the reason code of its decision.
+            until: when the lease ends; no call may start later.
+
+        Raises:
+            LedgerUnavailableError: some may be claimed; their leases run out.
+        """
+        ...
+
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+        """Write an end, or `deferred`.
+
+        Args:
+            owner: who holds the claims; None for recipients that nobody claimed.
+
+        Raises:
+            LedgerUnavailableError: not all was written.
+        """
+        ...
+
+    def history(self, message_id: str) -> list[Entry]:
+        """Every recipient of a message."""
+        ...

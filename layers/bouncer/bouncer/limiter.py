@@ -1,0 +1,252 @@
+"""One call an interval, across any number of processes, without talking to each other.
+
+A caller reserves a slot in one atomic write, sleeps until it, and starts its call then. The
+store serialises the writes, so slots never overlap; what could break the spacing is a caller
+that starts late, so a slot expires: whoever wakes too late throws it away and takes another.
+
+    next slot as stored
+      |<------------- span of a window of n calls ------------->|
+      t         t + step    ...        t + (n-1)step            t + span
+    call      call                   last call, at most       the next holder's first call
+                                     `lateness` later
+
+A window's calls are spaced by the holder's own monotonic clock: at least step - suspension,
+which is the interval. Only at its edges do the clocks of two machines meet; the gap there is
+at least  span - (n-1)*step - lateness - suspension - 2*clock_error,  the interval again.
+
+It knows nothing of mail and nothing of AWS; its clocks and its sleep are arguments.
+docs/limiter.md has the proof, the measurements and the figures.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+_HALF_A_BATCH = 5
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How far apart calls start, and what that allows for. All in seconds."""
+
+    interval: float = 1.0
+    """The promise: no two calls start less than this apart."""
+    suspension: float = 0.005
+    """How long the process may be held up between its last look at the clock and the call.
+
+    It is part of every step, so it is also what the receiver may see calls closer by, because
+    one request travelled faster than the one before.
+    """
+    lateness: float = 0.05
+    """How long after its slot a call may still start; later, the slot is thrown away."""
+    clock_error: float = 0.01
+    """How far any machine's clock may be from the true time."""
+    horizon: float = 600.0
+    """A next slot further ahead than this comes from a wrong clock and is repaired."""
+
+    @property
+    def step(self) -> float:
+        """Between two calls of one window."""
+        return self.interval + self.suspension
+
+    @property
+    def guard(self) -> float:
+        """What a window costs beyond its calls, however many they are."""
+        return self.lateness + 2 * self.clock_error
+
+    def span(self, calls: int) -> float:
+        """How long a window of so many calls keeps everyone else out."""
+        return calls * self.step + self.guard
+
+    def drain(self, calls: int) -> float:
+        """How long a queue of so many calls takes, in windows that are not always full."""
+        return calls * self.span(_HALF_A_BATCH) / _HALF_A_BATCH
+
+    def calls_within(self, seconds: float) -> int:
+        """The largest window that ends within so many seconds."""
+        return max(0, math.floor((seconds - self.guard) / self.step))
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """A span of time that is now the caller's, from `start` on (epoch seconds)."""
+
+    start: float
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Nothing was reserved: the next free slot, at `next_slot`, is further than wanted."""
+
+    next_slot: float
+
+
+class NoSlotError(Exception):
+    """No slot could be asked for; the call has to be made later, by someone else."""
+
+
+class ClockWrongError(NoSlotError):
+    """This machine's clock is off; a slot by it would disturb everyone else's."""
+
+
+class SlotsUnavailableError(NoSlotError):
+    """The store did not answer, or answered with an error."""
+
+
+class SlotExpiredError(Exception):
+    """The slot came and went before the call could start; nothing was sent."""
+
+
+class SlotStore(Protocol):
+    """Where the next free slot is kept; every method is atomic."""
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        """Take the next slot if it is not further than `max_wait` from `now`.
+
+        The slot is the stored one, or `now` when that has passed; what is stored moves to
+        the slot's end. A stored slot beyond `horizon` counts as passed.
+
+        Raises:
+            NoSlotError: the store failed, or its own clock contradicts `now`.
+        """
+        ...
+
+    def hold_back(self, now: float, until: float) -> None:
+        """Let no slot begin before `until`."""
+        ...
+
+
+class Window:
+    """Slots in a row for one holder."""
+
+    def __init__(
+        self,
+        start: float,
+        calls: int,
+        pace: Pace,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.start = start
+        self.calls = calls
+        self._pace = pace
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._earliest: float | None = None
+        self._turns = 0
+
+    @property
+    def used_up(self) -> bool:
+        return self._turns >= self.calls
+
+    @property
+    def _last_start(self) -> float:
+        """No call may start after this: the next holder's first one could follow at once."""
+        return self.start + (self.calls - 1) * self._pace.step + self._pace.lateness
+
+    def wait(self, lead: float = 0.0) -> None:
+        """Sleep until `lead` seconds before the next turn: time to get ready for it."""
+        pause = self._until_turn() - lead
+        if pause > 0:
+            self._sleep(pause)
+
+    def turn(self) -> None:
+        """Sleep until the next call may start; it has to start as soon as this returns.
+
+        Raises:
+            SlotExpiredError: it is too late for this window, or the window is used up.
+        """
+        while (pause := self._until_turn()) > 0:
+            self._sleep(pause)
+        if self.used_up or self._clock() > self._last_start:
+            raise SlotExpiredError
+        self._turns += 1
+        self._earliest = self._monotonic() + self._pace.step
+
+    def _until_turn(self) -> float:
+        if self._earliest is not None:
+            return self._earliest - self._monotonic()
+        return self.start - self._clock()
+
+
+class Limiter:
+    """Hands out windows of slots from a store that all callers share."""
+
+    def __init__(
+        self,
+        store: SlotStore,
+        pace: Pace,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.pace = pace
+        self._store = store
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._ask_again = -math.inf
+        self._next_slot = -math.inf
+
+    def refused(self, max_wait: float) -> Busy | None:
+        """The last refusal, as long as it still holds for this wait; it costs no request."""
+        if self._monotonic() < self._ask_again and self._next_slot > self._clock() + max_wait:
+            return Busy(self._next_slot)
+        return None
+
+    def reserve(self, calls: int, max_wait: float) -> Window | Busy:
+        """Reserve a window of `calls` slots that begins within `max_wait` seconds.
+
+        A refusal is remembered: until the backlog can have shrunk, the next caller in this
+        process is refused without a request, so that a flood leaves the store alone.
+
+        Raises:
+            NoSlotError: see SlotStore.reserve.
+        """
+        if refused := self.refused(max_wait):
+            return refused
+        now = self._clock()
+        span = self.pace.span(calls)
+        answer = self._store.reserve(now, span, max_wait, self.pace.horizon)
+        if isinstance(answer, Busy):
+            self._next_slot = answer.next_slot
+            ahead = answer.next_slot - now - max_wait
+            # At least an interval: a queue that is just too long is asked about once a slot.
+            self._ask_again = self._monotonic() + max(ahead, self.pace.interval)
+            return answer
+        return Window(
+            answer.start,
+            calls,
+            self.pace,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            sleep=self._sleep,
+        )
+
+    def penalise(self, seconds: float) -> None:
+        """The receiver throttled: nobody gets a slot for so long."""
+        now = self._clock()
+        self._store.hold_back(now, now + seconds)
+
+
+class MemorySlots:
+    """Slots of one process, for tests and simulations; DynamoSlots is the shared one."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        busy = self._next is not None and now < self._next <= now + horizon
+        start = self._next if busy and self._next is not None else now
+        if start > now + max_wait:
+            return Busy(start)
+        self._next = start + span
+        return Reserved(start)
+
+    def hold_back(self, now: float, until: float) -> None:  # noqa: ARG002  (the protocol's)
+        if self._next is None or self._next < until:
+            self._next = until

@@ -1,0 +1,50 @@
+"""Bounces that wait: the queue's message, versioned and complete, and the port to it."""
+
+from datetime import timedelta
+from typing import Protocol
+
+import msgspec
+
+from bouncer.bounce import Bounce
+
+
+class QueuedBounce(msgspec.Struct, frozen=True, kw_only=True, tag_field="version", tag=1):
+    """What stands in the queue; whoever takes it out looks nothing up and decides nothing."""
+
+    bounce: Bounce
+
+
+class PoisonError(ValueError):
+    """A queue message that no retry will ever make readable."""
+
+
+def encode(bounce: Bounce) -> str:
+    return msgspec.json.encode(QueuedBounce(bounce=bounce)).decode()
+
+
+def decode(body: str) -> Bounce:
+    """Raises:
+    PoisonError: not a queued bounce of a version that this code knows.
+    """
+    try:
+        return msgspec.json.decode(body, type=QueuedBounce).bounce
+    except msgspec.DecodeError as error:
+        raise PoisonError(f"not a queued bounce: {error}") from error
+
+
+class Overflow(Protocol):
+    """The queue, as those see it who put bounces in."""
+
+    def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
+        """Raises:
+        OverflowUnavailableError: it is not in the queue.
+        """
+        ...
+
+    def waiting(self) -> int:
+        """About how many bounces are ahead; 0 when nobody knows."""
+        ...
+
+
+class OverflowUnavailableError(Exception):
+    """The queue did not take the bounce."""

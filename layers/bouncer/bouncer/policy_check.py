@@ -1,0 +1,128 @@
+"""What can be wrong in a policy although every value has the right type."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from bouncer.address import is_deliverable
+from bouncer.bounce import (
+    EXPLANATION_LIMIT,
+    BounceError,
+    BounceType,
+    check_extension,
+    check_typed,
+)
+from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
+from bouncer.policy_file import (
+    Action,
+    GuardsSection,
+    MailboxSection,
+    MessageDsnSection,
+    RecipientDsnSection,
+    RuleSection,
+    SendBounceSection,
+)
+from bouncer.text import TextError, check_template
+
+_RESERVED = frozenset([*GuardName, *OtherReason])
+
+
+def rules_problems(rules: Iterable[RuleSection]) -> Iterator[tuple[int, str]]:
+    """What is wrong in a list of rules, each with the index of its rule.
+
+    Args:
+        rules: with the parameters that they inherit already laid under their own.
+    """
+    names: set[str] = set()
+    last: tuple[int, RuleSection] | None = None
+    for index, rule in enumerate(rules):
+        if rule.name in names:
+            yield index, "another rule has this name; reason codes are unique"
+        if rule.name in _RESERVED:
+            yield index, "the name is the code of a guard; choose another"
+        names.add(rule.name)
+        if rule.enabled:
+            last = index, rule
+            yield from ((index, problem) for problem in _rule_problems(rule))
+    if last is None or any(last[1].when.given()) or any(last[1].unless.given()):
+        yield (
+            last[0] if last else 0,
+            "the last rule must have no conditions, so that every recipient is decided: "
+            'end with name = "accept", action = "accept"',
+        )
+
+
+def _rule_problems(rule: RuleSection) -> Iterator[str]:
+    if rule.action in (Action.BOUNCE, Action.DEFER):
+        yield from _outcome_problems(rule)
+        yield from _text_problems("explanation", rule.send_bounce.explanation)
+        if len(rule.send_bounce.explanation or "") > EXPLANATION_LIMIT:
+            yield f"explanation has over {EXPLANATION_LIMIT} characters: shorten it"
+        if rule.recipient_dsn_fields is not None:
+            yield from _dsn_problems(rule.recipient_dsn_fields)
+        yield from _send_bounce_problems(rule.send_bounce)
+        return
+    for name in ("bounce_type", "recipient_dsn_fields", "recipient_arn", "explanation"):
+        if getattr(rule, name) is not None:
+            yield f"{name} goes with action 'bounce' or 'defer', not with {rule.action.value!r}"
+    if rule.keep:
+        yield f"keep goes with a bounce, not with {rule.action.value!r}"
+
+
+def _outcome_problems(rule: RuleSection) -> Iterator[str]:
+    fields = rule.recipient_dsn_fields
+    if rule.bounce_type is not None and fields is not None:
+        yield "give bounce_type or recipient_dsn_fields, not both: SES does not say which wins"
+    if rule.bounce_type is None and fields is None:
+        yield f"say what it bounces as: bounce_type = one of {', '.join(BounceType)}"
+    if rule.action is Action.DEFER and (
+        rule.bounce_type not in (None, BounceType.TEMPORARY_FAILURE)
+        or (fields is not None and not fields.status.startswith("4"))
+    ):
+        yield "defer is temporary: bounce_type 'TemporaryFailure' or a 4.x.x status"
+
+
+def _text_problems(place: str, text: str | None) -> Iterator[str]:
+    try:
+        check_template(text or "")
+    except TextError as error:
+        yield f"{place}: {error}"
+
+
+def _dsn_problems(fields: RecipientDsnSection) -> Iterator[str]:
+    problems = [
+        problem
+        for place, text in fields.texts().items()
+        for problem in _text_problems(f"recipient_dsn_fields.{place}", text)
+    ]
+    yield from problems
+    if problems:
+        return  # they cannot be filled
+    try:
+        fields.filled({}, datetime.now(UTC)).check()
+    except BounceError as error:
+        yield f"recipient_dsn_fields: {error}"
+
+
+def _send_bounce_problems(section: SendBounceSection) -> Iterator[str]:
+    if section.bounce_sender is not None and not is_deliverable(section.bounce_sender):
+        yield f"send_bounce.bounce_sender {section.bounce_sender!r}: write an address"
+    dsn = section.message_dsn or MessageDsnSection()
+    try:
+        if dsn.reporting_mta is not None:
+            check_typed("reporting_mta", dsn.reporting_mta)
+        for name, value in (dsn.extension_fields or {}).items():
+            check_extension(name, value)
+    except BounceError as error:
+        yield f"send_bounce.message_dsn: {error}"
+
+
+def guards_problems(section: GuardsSection) -> Iterator[str]:
+    for name in section.off:
+        if name in NOT_CONFIGURABLE:
+            yield f"guards.off: {name.value!r} cannot be switched off"
+
+
+def mailboxes_problems(sections: dict[str, MailboxSection]) -> Iterator[str]:
+    for address in sections:
+        if "@" not in address:
+            yield f'mailboxes."{address}": write user@domain or @domain'

@@ -1,0 +1,270 @@
+"""The policy's file format: TOML, or JSON of the same shape. docs/policy.md explains it.
+
+Here are its tables, typed, and the errors of reading them; what the values mean together is
+checked in policy_check.py, and policy.py decides by them.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from bouncer.bounce import BounceType, DsnAction, ExtensionField, RecipientDsnFields
+from bouncer.conditions import Conditions, PolicyError
+from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
+from bouncer.text import fill
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+class Action(StrEnum):
+    ACCEPT = "accept"
+    DROP = "drop"
+    BOUNCE = "bounce"
+    DEFER = "defer"
+
+
+type Texts = dict[str, str]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file: an unknown name in it is an error, not a silent nothing."""
+
+
+class MessageDsnSection(_Section, frozen=True):
+    """SendBounce's MessageDsn."""
+
+    reporting_mta: str | None = None
+    arrival_date: bool | None = None
+    extension_fields: Texts | None = None
+
+
+class SendBounceSection(_Section, frozen=True):
+    """SendBounce's own parameters, under their own names."""
+
+    bounce_sender: str | None = None
+    bounce_sender_arn: str | None = None
+    explanation: str | None = None
+    message_dsn: MessageDsnSection | None = None
+
+
+class RecipientDsnSection(_Section, frozen=True):
+    """SendBounce's RecipientDsnFields: the DSN written out, instead of a bounce type."""
+
+    status: str
+    action: DsnAction = DsnAction.FAILED
+    final_recipient: str | None = None
+    remote_mta: str | None = None
+    diagnostic_code: str | None = None
+    last_attempt_date: bool = False
+    extension_fields: Texts = msgspec.field(default_factory=dict)
+
+    def texts(self) -> dict[str, str]:
+        """The fields that may hold variables, by their place."""
+        places = {
+            "final_recipient": self.final_recipient,
+            "diagnostic_code": self.diagnostic_code,
+            **{f"extension_fields.{name}": text for name, text in self.extension_fields.items()},
+        }
+        return {place: text for place, text in places.items() if text is not None}
+
+    def filled(self, values: Mapping[str, str], now: datetime) -> RecipientDsnFields:
+        texts = {place: fill(text, values) for place, text in self.texts().items()}
+        return RecipientDsnFields(
+            action=self.action,
+            status=self.status,
+            final_recipient=texts.get("final_recipient"),
+            remote_mta=self.remote_mta,
+            diagnostic_code=texts.get("diagnostic_code"),
+            last_attempt_date=now if self.last_attempt_date else None,
+            extension_fields=tuple(
+                ExtensionField(name, texts[f"extension_fields.{name}"])
+                for name in self.extension_fields
+            ),
+        )
+
+
+RuleName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,49}$")]
+
+
+class RuleSection(_Section, frozen=True):
+    """One rule; its name is the reason code of what it decides."""
+
+    name: RuleName
+    action: Action
+    when: Conditions = Conditions()
+    unless: Conditions = Conditions()
+    bounce_type: BounceType | None = None
+    recipient_dsn_fields: RecipientDsnSection | None = None
+    recipient_arn: str | None = None
+    explanation: str | None = None
+    send_bounce: SendBounceSection = SendBounceSection()
+    dry_run: bool = False
+    keep: bool = False
+    enabled: bool = True
+
+
+class RuleOverride(_Section, frozen=True):
+    """What one domain has otherwise in a shared rule; what is absent stays as it is."""
+
+    action: Action | None = None
+    when: Conditions | None = None
+    unless: Conditions | None = None
+    bounce_type: BounceType | None = None
+    recipient_dsn_fields: RecipientDsnSection | None = None
+    recipient_arn: str | None = None
+    explanation: str | None = None
+    send_bounce: SendBounceSection | None = None
+    dry_run: bool | None = None
+    keep: bool | None = None
+    enabled: bool | None = None
+
+
+class DomainSection(_Section, frozen=True):
+    """One recipient domain's differences from the shared policy."""
+
+    send_bounce: SendBounceSection = SendBounceSection()
+    rules: dict[str, RuleOverride] = msgspec.field(default_factory=dict)
+
+
+class BudgetSection(_Section, frozen=True):
+    """How many bounces one sender, and one sender's domain, may cause."""
+
+    window_seconds: Annotated[int, msgspec.Meta(ge=60, le=604_800)] = 86_400
+    per_sender: Annotated[int, msgspec.Meta(ge=0)] = 200
+    per_sender_domain: Annotated[int, msgspec.Meta(ge=0)] = 1000
+
+
+class GuardsSection(_Section, frozen=True):
+    off: list[GuardName] = msgspec.field(default_factory=list)
+    own_domains: list[str] = msgspec.field(default_factory=list)
+    max_received: Annotated[int, msgspec.Meta(ge=1)] = DEFAULT_MAX_RECEIVED
+    budget: BudgetSection = BudgetSection()
+
+
+class MailboxSection(_Section, frozen=True):
+    """A mailbox of the static list: the fields of docs/mailboxes.md, sizes with units."""
+
+    status: Literal["active", "disabled"] = "active"
+    quota: int | str | None = None
+    used: int | str = 0
+    size_limit: int | str | None = None
+    alias_for: str | None = None
+    moved_to: str | None = None
+    tell_new_address: bool = False
+    catch_all: bool = True
+    separator: Literal["+", "-", ""] = "+"
+
+
+class PolicyFile(_Section, frozen=True):
+    """The whole file."""
+
+    version: Literal[1]
+    rules: list[RuleSection]
+    mode: Mode = Mode.ENFORCE
+    send_bounce: SendBounceSection = SendBounceSection()
+    guards: GuardsSection = GuardsSection()
+    domains: dict[str, DomainSection] = msgspec.field(default_factory=dict)
+    mailboxes: dict[str, MailboxSection] | None = None
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
+    """The file, typed and as its plain tables.
+
+    Args:
+        text: TOML, or JSON when it begins with `{`.
+        origin: the file's name, for the error.
+
+    Raises:
+        PolicyError: it cannot be parsed, or something in it is unknown or of the wrong type.
+    """
+    raw = _parse(text, origin)
+    try:
+        return msgspec.convert(raw, PolicyFile), raw
+    except msgspec.ValidationError as error:
+        raise PolicyError(f"{origin}{_line(text, str(error))}: {_with_mend(str(error))}") from error
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        if text.lstrip().startswith("{"):
+            decoded: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+            return decoded
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
+        raise PolicyError(f"{origin}: cannot be read: {error}") from error
+
+
+_PATH = re.compile(r"at `\$\.?(?P<path>[^`]*)`")
+
+
+def _line(text: str, error: str) -> str:
+    """`:LINE` of the `[[rules]]` table that a schema error points into, if it is one."""
+    found = _PATH.search(error)
+    index = re.match(r"rules\[([0-9]+)\]", found["path"]) if found else None
+    if index is None:
+        return ""
+    tables = [n for n, line in enumerate(text.splitlines(), 1) if line.strip() == "[[rules]]"]
+    number = int(index[1])
+    return f":{tables[number]}" if number < len(tables) else ""
+
+
+def _with_mend(error: str) -> str:
+    unknown = re.search(r"unknown field `([^`]*)`", error)
+    if unknown is None:
+        return error
+    names = {name for section in _SECTIONS for name in section.__struct_fields__}
+    close = difflib.get_close_matches(unknown[1], names, n=1)
+    return f"{error}; did you mean `{close[0]}`?" if close else f"{error}; remove it"
+
+
+_SECTIONS: tuple[type[msgspec.Struct], ...] = (
+    PolicyFile,
+    RuleSection,
+    Conditions,
+    SendBounceSection,
+    MessageDsnSection,
+    RecipientDsnSection,
+    GuardsSection,
+    BudgetSection,
+    DomainSection,
+    MailboxSection,
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """The file format as a JSON Schema, for editors and for AppConfig's validator."""
+    return msgspec.json.schema(PolicyFile)
+
+
+def validator_schema() -> dict[str, Any]:
+    """The schema as AppConfig's validator takes it: JSON Schema draft 4, without prose."""
+    compact = _without_prose(json_schema())
+    return {"$schema": "http://json-schema.org/draft-04/schema#", **compact}
+
+
+def _without_prose(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_prose(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    prose = {"title", "description", "default"}
+    # Under `properties` and `$defs` the keys are names, which may be called like prose.
+    return {
+        name: {k: _without_prose(v) for k, v in value.items()}
+        if name in {"properties", "$defs"}
+        else _without_prose(value)
+        for name, value in schema.items()
+        if name not in prose
+    }

@@ -1,0 +1,140 @@
+"""Which recipients SES's receipt rules have to name, so that SES itself refuses the others.
+
+Where the enabled rules of the active set list addresses, SES answers 550 5.1.1 at RCPT TO for
+any other: no mail, no bounce. Pure: the difference is a value; aws/receipt_rules.py applies it.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from bouncer.mailboxes import DEFAULT_SEPARATOR, Mailbox
+
+RECIPIENTS_A_RULE = 500
+RULES_A_SET = 200
+"""SES's quotas: https://docs.aws.amazon.com/ses/latest/dg/quotas.html"""
+
+
+class SyncError(Exception):
+    """The directory cannot be projected onto rules; the text says why, and what then holds."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The recipients that the rules have to name."""
+
+    recipients: frozenset[str]
+    whole_domains: tuple[str, ...]
+    """Domains named as a whole: SES takes every address there, and the bouncer answers."""
+
+
+class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to happen to one rule."""
+
+    name: str
+    after: str | None
+    """For a new rule: the one it follows."""
+    recipients: tuple[str, ...]
+    """All of them, as they have to be; none deletes the rule."""
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    new: bool = False
+
+
+def wanted(mailboxes: Iterable[Mailbox]) -> Wanted:
+    """What the directory's entries need of SES.
+
+    A disabled or moved mailbox stays named: its sender is told more by the bouncer than by a
+    bare "unknown". A domain with a catch-all, or with a tag separator that SES does not know,
+    can only be named as a whole.
+    """
+    entries = list(mailboxes)
+    whole = {
+        each.address[1:]
+        for each in entries
+        if each.address.startswith("@")
+        and (each.catch_all or each.separator not in (DEFAULT_SEPARATOR, ""))
+    }
+    single = {
+        each.address
+        for each in entries
+        if not each.address.startswith("@") and each.address.rpartition("@")[2] not in whole
+    }
+    return Wanted(recipients=frozenset(single | whole), whole_domains=tuple(sorted(whole)))
+
+
+def rule_name(base: str, number: int) -> str:
+    """The name of the n-th rule of ours; the first has the base name itself."""
+    return base if number == 1 else f"{base}-{number:03d}"
+
+
+def is_ours(base: str, name: str) -> bool:
+    return name == base or re.fullmatch(rf"{re.escape(base)}-[0-9]{{3}}", name) is not None
+
+
+def changes(
+    rules: Mapping[str, Sequence[str]], base: str, recipients: frozenset[str], others: int
+) -> list[RuleChange]:
+    """The smallest set of rule changes: what is named already stays where it is.
+
+    Args:
+        rules: our rules as they are, name to recipients, in order; at least the base rule.
+        base: the name of the rule that the others are copies of.
+        others: how many rules of the set are not ours.
+
+    Raises:
+        SyncError: it does not fit into SES's quotas, or there is nothing to name.
+    """
+    if not recipients:
+        raise SyncError(
+            "the directory is empty, and a rule without recipients would take mail for everyone: "
+            "add mailboxes first"
+        )
+    room = (RULES_A_SET - others) * RECIPIENTS_A_RULE
+    if len(recipients) > room:
+        raise SyncError(
+            f"{len(recipients)} addresses do not fit: SES takes {RECIPIENTS_A_RULE} a rule and "
+            f"{RULES_A_SET} rules a set, {room} beside your own rules. The rules stay as they "
+            "are; unknown addresses are answered by the bouncer, one a second"
+        )
+    kept = {name: [r for r in its if r in recipients] for name, its in rules.items()}
+    placed = set(itertools.chain.from_iterable(kept.values()))
+    missing = sorted(recipients - placed)
+    for its in kept.values():
+        room = RECIPIENTS_A_RULE - len(its)
+        its.extend(missing[:room])
+        missing = missing[room:]
+    if not kept[base]:  # it must name someone, or it takes mail for everyone
+        donor = next(name for name, its in reversed(kept.items()) if its)
+        kept[base], kept[donor] = kept[donor], []
+    numbers = itertools.count(1)
+    for chunk in itertools.batched(missing, RECIPIENTS_A_RULE, strict=False):
+        name = next(n for n in (rule_name(base, i) for i in numbers) if n not in kept)
+        kept[name] = list(chunk)
+    return _differences(rules, kept)
+
+
+def _differences(
+    rules: Mapping[str, Sequence[str]], kept: Mapping[str, list[str]]
+) -> list[RuleChange]:
+    found = []
+    previous: str | None = None
+    for name, recipients in kept.items():
+        before = set(rules.get(name, ()))
+        after = set(recipients)
+        if before != after:
+            found.append(
+                RuleChange(
+                    name=name,
+                    after=previous,
+                    recipients=tuple(sorted(after)),
+                    added=tuple(sorted(after - before)),
+                    removed=tuple(sorted(before - after)),
+                    new=name not in rules,
+                )
+            )
+        if recipients:
+            previous = name
+    # Additions first: nobody is refused in between.
+    return sorted(found, key=lambda change: bool(change.removed))

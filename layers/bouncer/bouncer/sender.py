@@ -1,0 +1,47 @@
+"""The port to SendBounce, and the three ways in which a call fails."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bouncer.bounce import Bounce
+
+
+class ThrottledError(Exception):
+    """SES took no bounce: calls came too close together, ours or somebody else's."""
+
+
+class TryAgainError(Exception):
+    """A passing failure. `answer_lost`: SES may have sent the bounce all the same."""
+
+    def __init__(self, message: str, *, answer_lost: bool) -> None:
+        super().__init__(message)
+        self.answer_lost = answer_lost
+
+
+class RefusedError(Exception):
+    """SES will never send this bounce. `code` is its error code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Sender(Protocol):
+    def warm(self) -> None:
+        """Open the connection, if it may not be open: TLS during the slot would make it late."""
+        ...
+
+    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+        """Call SendBounce once.
+
+        Args:
+            turn: called when only the bytes have to go out; it sleeps until the slot.
+
+        Returns:
+            The bounce's MessageId.
+
+        Raises:
+            ThrottledError, TryAgainError, RefusedError: see there.
+            SlotExpiredError: raised by `turn`; nothing was sent.
+        """
+        ...

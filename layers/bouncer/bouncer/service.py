@@ -1,0 +1,205 @@
+"""One inbound mail, from facts to disposition: the order in which things are asked and done."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from bouncer.budget import Budget
+from bouncer.conditions import Facts, SizeNeeded
+from bouncer.delivery import Delivery, Fate
+from bouncer.ledger import State
+from bouncer.mailboxes import Directory, Mailbox, StaticDirectory
+from bouncer.message import Header, InboundMessage
+from bouncer.plan import Disposition, Identity, Plan, make_plan
+from bouncer.policy import Policy
+from bouncer.usage import Full, Usage, is_near_full
+
+
+class Store(Protocol):
+    """The stored mail; what cannot be had is None, and the mail goes on its way."""
+
+    def size(self, message_id: str) -> int | None: ...
+
+    def headers(self, message_id: str) -> tuple[Header, ...] | None: ...
+
+
+class NoStore:
+    """Nobody stores the mail: no size, and truncated headers stay so."""
+
+    def size(self, message_id: str) -> int | None:  # noqa: ARG002
+        return None
+
+    def headers(self, message_id: str) -> tuple[Header, ...] | None:  # noqa: ARG002
+        return None
+
+
+class Handled(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided of a mail, and what became of it."""
+
+    plan: Plan
+    fates: tuple[Fate, ...]
+    disposition: Disposition
+    near_full: tuple[Mailbox, ...] = ()
+    """Mailboxes that this mail took past the mark."""
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan with what it was made from."""
+
+    plan: Plan
+    policy: Policy
+    facts: tuple[Facts, ...]
+
+
+class Planner:
+    """Gathers what the policy asks for, as little as it asks for, and plans."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[], Policy],
+        directory: Directory,
+        store: Store,
+        identity: Identity,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._policy = policy
+        self._directory = directory
+        self._store = store
+        self._identity = identity
+        self._clock = clock
+
+    def plan(self, mail: InboundMessage) -> Planned:
+        """
+        Raises:
+            Exception: whatever the policy's source or the directory raised.
+        """
+        policy, now = self._policy(), self._clock()
+        static = policy.mailboxes
+        directory = self._directory if static is None else StaticDirectory(static)
+        facts = tuple(
+            Facts(recipient=each, mailbox=box, now=now, size_asked=False)
+            for each, box in directory.look_up(mail.recipients).items()
+        )
+        try:
+            planned = self._planned(policy, mail, facts, now)
+        except SizeNeeded:
+            size = self._store.size(mail.message_id)
+            facts = tuple(msgspec.structs.replace(f, size=size, size_asked=True) for f in facts)
+            planned = self._planned(policy, mail, facts, now)
+        if mail.headers_truncated and planned.plan.bounce is not None:
+            headers = self._store.headers(mail.message_id)
+            if headers is not None:
+                whole = msgspec.structs.replace(mail, headers=headers, headers_truncated=False)
+                planned = self._planned(policy, whole, facts, now)
+        return planned
+
+    def replan(self, planned: Planned, facts: tuple[Facts, ...]) -> Planned:
+        """The same mail by the same policy, with facts that have changed since."""
+        return self._planned(planned.policy, planned.plan.mail, facts, self._clock())
+
+    def size(self, planned: Planned) -> int | None:
+        """The mail's size, looked up now if the policy did not ask for it."""
+        known = planned.facts[0] if planned.facts else None
+        if known is not None and known.size_asked:
+            return known.size
+        return self._store.size(planned.plan.mail.message_id)
+
+    def _planned(
+        self, policy: Policy, mail: InboundMessage, facts: tuple[Facts, ...], now: datetime
+    ) -> Planned:
+        plan = make_plan(policy, mail, facts, self._identity, now)
+        return Planned(plan=plan, policy=policy, facts=facts)
+
+
+class Inbound:
+    """Plans a mail and carries the plan out."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        budget: Budget,
+        delivery: Delivery,
+        usage: Usage | None = None,
+    ) -> None:
+        """
+        Args:
+            usage: keeps the mailboxes' usage; None where somebody else does.
+        """
+        self._planner = planner
+        self._budget = budget
+        self._delivery = delivery
+        self._usage = usage
+
+    def handle(self, mail: InboundMessage, *, owner: str, until: datetime) -> Handled:
+        """
+        Args:
+            owner: names this attempt; another invocation never has the same.
+            until: when this invocation ends at the latest.
+
+        Raises:
+            Exception: whatever a backend raised. Nothing was sent that is not in the ledger,
+                so the event can be tried again.
+        """
+        planned = self._planner.plan(mail)
+        near_full: list[Mailbox] = []
+        if self._usage is not None and planned.policy.mailboxes is None:
+            planned, near_full = self._charge(planned, self._usage)
+        plan = planned.plan
+        if plan.to_send is not None and mail.reverse_path is not None:
+            spent = self._budget.charge(mail.reverse_path, planned.policy.file.guards.budget)
+            plan = msgspec.structs.replace(plan, suppressed=spent)
+        fates: list[Fate] = []
+        if plan.to_send is not None:
+            fates = self._delivery.send_or_queue(plan.to_send, owner=owner, until=until)
+        elif plan.bounce is not None and plan.suppressed is not None:
+            fates = self._delivery.suppress(plan.bounce, plan.suppressed)
+        return Handled(
+            plan=plan,
+            fates=tuple(fates),
+            disposition=_disposition(plan, fates),
+            near_full=tuple(near_full),
+        )
+
+    def _charge(self, planned: Planned, usage: Usage) -> tuple[Planned, list[Mailbox]]:
+        """Count the mail where it is delivered; where it no longer fits, decide again."""
+        size: int | None = None
+        near_full: list[Mailbox] = []
+        # The second round counts what the policy accepts although the mailbox is full.
+        for enforce in (True, False):
+            full: dict[str, Mailbox] = {}
+            for decision, facts in zip(planned.plan.decisions, planned.facts, strict=True):
+                if not decision.delivered or facts.mailbox is None:
+                    continue
+                size = self._planner.size(planned) or 0 if size is None else size
+                charged = usage.charge(
+                    facts.mailbox, planned.plan.mail.message_id, size, facts.now, enforce=enforce
+                )
+                if isinstance(charged, Full):
+                    full[facts.recipient] = charged.mailbox
+                elif not charged.repeated and is_near_full(charged.mailbox, size):
+                    near_full.append(charged.mailbox)
+            if not full:
+                break
+            facts_now = tuple(
+                msgspec.structs.replace(
+                    each,
+                    mailbox=full.get(each.recipient, each.mailbox),
+                    size=size,
+                    size_asked=True,
+                )
+                for each in planned.facts
+            )
+            planned = self._planner.replan(planned, facts_now)
+        return planned, near_full
+
+
+def _disposition(plan: Plan, fates: Iterable[Fate]) -> Disposition:
+    # SES refused the bounce for good, so its sender will never know: let the mail go on
+    # instead of stopping it, or it would be lost without a word.
+    if any(fate.state is State.REJECTED for fate in fates):
+        return Disposition.CONTINUE
+    return plan.disposition

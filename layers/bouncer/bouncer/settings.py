@@ -1,0 +1,128 @@
+"""What the functions are told by their environment; the template sets every name of it."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+import msgspec
+
+from bouncer.delivery import Terms
+from bouncer.limiter import Pace
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class SettingsError(ValueError):
+    """The environment is incomplete or wrong; the text names the variable."""
+
+
+class UsageMode(StrEnum):
+    """Who keeps the mailboxes' usage."""
+
+    EXTERNAL = "external"
+    MANAGED = "managed"
+
+
+class LogAddresses(StrEnum):
+    """How mail addresses, which are personal data, stand in the log."""
+
+    FULL = "full"
+    HASH = "hash"
+    NONE = "none"
+
+
+class _Environment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """Variables by their names in lower case."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """
+        Raises:
+            SettingsError: a variable is missing or has a value of the wrong kind.
+        """
+        # The template passes an unused optional parameter as "": that is "not set".
+        given = {name: value for name, value in environment.items() if value}
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"environment: {error}; the template sets it") from error
+
+
+class Settings(_Environment, frozen=True, kw_only=True, rename="upper"):
+    """What both functions that send need."""
+
+    bounce_table: str
+    bounce_queue_url: str
+    send_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    wait_budget_seconds: Seconds = 3.0
+    window_margin_seconds: Seconds = 300.0
+    ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
+    log_addresses: LogAddresses = LogAddresses.FULL
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(interval=self.send_interval_seconds)
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            wait_budget=self.wait_budget_seconds,
+            window_margin=timedelta(seconds=self.window_margin_seconds),
+            penalty=2 * self.send_interval_seconds,
+        )
+
+    @property
+    def ledger_retention(self) -> timedelta:
+        return timedelta(days=self.ledger_retention_days)
+
+
+class SendSettings(Settings, frozen=True, kw_only=True, rename="upper"):
+    """For the queue's worker."""
+
+    bounce_dead_letter_queue_url: str
+    bounce_queue_max_receives: Annotated[int, msgspec.Meta(ge=1)]
+    """After so many tries the queue gives a message up (its RedrivePolicy)."""
+
+
+class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
+    """For the function that the receipt rule calls."""
+
+    aws_region: str
+    bounce_sender: str
+    event_dead_letter_queue_url: str
+    mailbox_table: str
+    mailbox_attributes: str = ""
+    """`field=attribute` pairs, comma-separated, where the user's table has other names."""
+    usage: UsageMode = UsageMode.EXTERNAL
+    mail_bucket: str = ""
+    mail_prefix: str = ""
+    policy_application: str = ""
+    policy_environment: str = ""
+    policy_profile: str = ""
+
+    @property
+    def attribute_names(self) -> dict[str, str]:
+        pairs = (pair.partition("=") for pair in self.mailbox_attributes.split(",") if pair.strip())
+        return {field.strip(): name.strip() for field, _, name in pairs if name.strip()}
+
+
+class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
+    """For the function that hears of deleted mail."""
+
+    bounce_table: str
+    mailbox_table: str
+    mail_prefix: str = ""
+    ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
+
+    @property
+    def ledger_retention(self) -> timedelta:
+        return timedelta(days=self.ledger_retention_days)
+
+
+class RulesSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
+    """For the function that keeps the receipt rules in step with the directory."""
+
+    mailbox_table: str
+    receipt_rule_set: str
+    receipt_rule: str

@@ -1,0 +1,222 @@
+"""One process: ministack with SES laid over it, an SMTP server, and a listing of bounces."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from local.aws import smtp
+from local.aws.mail import REGION, ReceivedMail, Verdicts
+from local.aws.rules import RuleRunner, Trace
+from local.aws.send_bounce import SendBounce
+
+logger = logging.getLogger("local.aws")
+
+# Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
+_CONCURRENT_MAILS = 8
+
+type Scope = dict[str, Any]
+type Receive = Callable[[], Awaitable[Any]]
+type Send = Callable[[dict[str, Any]], Awaitable[None]]
+type App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server is told on its command line."""
+
+    aws_port: int = 4566
+    smtp_port: int = 2525
+    hosts: tuple[str, ...] = ("127.0.0.1",)
+    """Where AWS listens; SMTP listens on the first only."""
+    outbox: Path = Path(".local/outbox")
+    relay: tuple[str, int] | None = None
+    send_bounce_interval: float = 1.0
+    verdicts: Verdicts = Verdicts()
+    events: Path | None = None
+    """A folder of event files whose mails count as received, for replays."""
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def environment(port: int) -> dict[str, str]:
+    """What ministack reads when it is imported, and what it hands to its functions."""
+    return {
+        "AUTH": "true",
+        "GATEWAY_PORT": str(port),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # ministack's root
+        "AWS_DEFAULT_REGION": REGION,
+        "MINISTACK_REGION": REGION,
+        "LAMBDA_EXECUTOR": "local",
+        "LAMBDA_KEEPALIVE_MS": "60000",
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "DOCKER_HOST": "unix:///nonexistent",  # no containers: ministack has no business there
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+class Mails:
+    """The mails that were received, and what the rules did with each."""
+
+    def __init__(self, runner: RuleRunner) -> None:
+        self._runner = runner
+        self._mails: dict[str, ReceivedMail] = {}
+        self.traces: list[Trace] = []
+        self._pool = ThreadPoolExecutor(_CONCURRENT_MAILS, thread_name_prefix="rules")
+
+    def find(self, message_id: str) -> ReceivedMail | None:
+        return self._mails.get(message_id)
+
+    def remember(self, mail: ReceivedMail) -> None:
+        self._mails[mail.message_id] = mail
+
+    def deliver(self, mail: ReceivedMail) -> None:
+        """Take a mail; the rules run later, a few mails at a time."""
+        self.remember(mail)
+        trace = Trace(
+            message_id=mail.message_id,
+            received_at=mail.received_at,
+            mail_from=mail.mail_from,
+            recipients=list(mail.recipients),
+        )
+        self.traces.append(trace)
+        self._pool.submit(self._run, mail, trace)
+
+    def _run(self, mail: ReceivedMail, trace: Trace) -> None:
+        try:
+            self._runner.run(mail, trace)
+        except Exception:
+            logger.exception("the rules failed for %s", mail.message_id)
+        finally:
+            trace.done = True
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        ready: called when both servers listen.
+    """
+    os.environ |= environment(options.aws_port)
+    # ministack reads its environment when it is imported, so it comes late.
+    from ministack.app import app as ministack  # noqa: PLC0415
+    from ministack.core import lambda_runtime  # noqa: PLC0415
+
+    from local.aws import ses  # noqa: PLC0415
+
+    runner = RuleRunner(
+        ses=boto3.client("ses"), s3=boto3.client("s3"), lambda_=boto3.client("lambda"), may=ses.may
+    )
+    mails = Mails(runner)
+    send_bounce = SendBounce(
+        outbox=options.outbox,
+        find_mail=mails.find,
+        verified=ses.verified,
+        interval=options.send_bounce_interval,
+        relay=options.relay,
+    )
+    runner.own_bounce = send_bounce.of_rule
+    ses.install(send_bounce)
+    for mail in _mails_of_events(options.events):
+        mails.remember(mail)
+    listings: dict[str, Callable[[], Iterable[Any]]] = {
+        "/_local/bounces": lambda: sorted(send_bounce.calls, key=lambda call: call.arrived),
+        "/_local/mails": lambda: mails.traces,
+    }
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ses.arrived.set(time.time())
+        listing = listings.get(scope.get("path", ""))
+        if scope["type"] == "http" and listing is not None:
+            await _answer(send, msgspec.json.encode(list(listing())))
+            return
+        await ministack(scope, receive, send)
+
+    inbound = smtp.Inbound(accepts=runner.accepts, deliver=mails.deliver, defaults=options.verdicts)
+    try:
+        asyncio.run(_serve(app, options, inbound, ready))
+    finally:
+        mails.close()
+        lambda_runtime.reset()  # the functions' processes do not end by themselves
+
+
+async def _serve(
+    app: Any, options: Options, inbound: smtp.Inbound, ready: Callable[[], None]
+) -> None:
+    config = Config()
+    config.bind = [f"{host}:{options.aws_port}" for host in options.hosts]
+    config.loglevel = "WARNING"
+    config.keep_alive_timeout = 75
+    config.graceful_timeout = 1
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    listener = await asyncio.to_thread(smtp.start, inbound, "127.0.0.1", options.smtp_port)
+    server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait))
+    threading.Thread(
+        target=_announce, args=(options.aws_port, ready), name="announce", daemon=True
+    ).start()
+    try:
+        await server
+    finally:
+        await asyncio.to_thread(listener.stop)
+
+
+def _announce(port: int, ready: Callable[[], None]) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                ready()
+                return
+        time.sleep(0.05)
+
+
+async def _answer(send: Send, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _mails_of_events(folder: Path | None) -> Iterable[ReceivedMail]:
+    """The mails that the event files tell of, as if they had come in just now."""
+    for path in sorted(folder.glob("*.json")) if folder else ():
+        try:
+            ses = json.loads(path.read_text())["Records"][0]["ses"]
+            mail = ses["mail"]
+            headers = "".join(f"{h['name']}: {h['value']}\r\n" for h in mail["headers"])
+            yield ReceivedMail(
+                message_id=mail["messageId"],
+                received_at=datetime.now(UTC),
+                mail_from="" if mail["source"] == "<>" else mail["source"],
+                recipients=tuple(ses["receipt"]["recipients"]),
+                raw=headers.encode() + b"\r\n",
+                verdicts=Verdicts(),
+            )
+        except (KeyError, ValueError) as error:
+            logger.info("%s tells of no mail: %s", path, error)

@@ -1,0 +1,84 @@
+"""The SMTP server in front: it takes mail from any client, as SES's inbound endpoint does."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from local.aws.mail import ReceivedMail, Verdicts, receive
+
+logger = logging.getLogger("local.aws.smtp")
+
+SIZE_LIMIT = 40 * 2**20
+"""SES's limit for a received mail, in bytes."""
+
+
+class _Lenient(SMTP):
+    """Takes lines of any length: a client that ends them with a bare LF has only one."""
+
+    line_length_limit = SIZE_LIMIT
+
+
+class _Controller(Controller):
+    def factory(self) -> SMTP:
+        return _Lenient(self.handler, **self.SMTP_kwargs)
+
+
+class Inbound:
+    """aiosmtpd's hooks. They run in the server's own thread, and so may call AWS."""
+
+    def __init__(
+        self,
+        *,
+        accepts: Callable[[str], bool],
+        deliver: Callable[[ReceivedMail], None],
+        defaults: Verdicts,
+    ) -> None:
+        """
+        Args:
+            accepts: whether some receipt rule is for a recipient.
+            deliver: takes a mail and returns at once; the rules run later, as on SES.
+        """
+        self._accepts = accepts
+        self._deliver = deliver
+        self._defaults = defaults
+
+    async def handle_RCPT(  # noqa: N802  (aiosmtpd's name)
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Any
+    ) -> str:
+        if not self._accepts(address):
+            return "550 5.1.1 Requested action not taken: mailbox unavailable"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, _server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        content = envelope.content
+        mail = receive(
+            content if isinstance(content, bytes) else (content or "").encode(),
+            mail_from=envelope.mail_from or "",
+            recipients=tuple(envelope.rcpt_tos),
+            client=session.peer[0] if session.peer else "127.0.0.1",
+            helo=session.host_name or "localhost",
+            defaults=self._defaults,
+        )
+        self._deliver(mail)
+        return f"250 OK {mail.message_id}"
+
+
+def start(inbound: Inbound, host: str, port: int) -> Controller:
+    """Listen; `stop()` of what is returned ends it."""
+    controller = _Controller(
+        inbound,
+        hostname=host,
+        port=port,
+        data_size_limit=SIZE_LIMIT,
+        enable_SMTPUTF8=False,  # as SES: addresses are 7-bit
+        ident="SES on this machine",
+        ready_timeout=10,
+    )
+    controller.start()
+    return controller

@@ -1,0 +1,1 @@
+"""`bouncer`: ask before you act, and operate what is deployed."""

@@ -1,0 +1,70 @@
+"""The deployed stack that a command works on, found by its name."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import boto3
+import msgspec
+import typer
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+StackOption = Annotated[
+    str, typer.Option("--stack", envvar="BOUNCER_STACK", help="The deployed stack.")
+]
+RegionOption = Annotated[
+    str | None, typer.Option("--region", help="The AWS Region; as the AWS CLI finds it if absent.")
+]
+DEFAULT_STACK = "ses-bouncer"
+
+# A person waits for these, so they may take their time.
+_PATIENT = Config(retries={"total_max_attempts": 8, "mode": "adaptive"})
+
+
+class DeploymentError(Exception):
+    """The stack is not there, or lacks what is asked for."""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed stack."""
+
+    stack: str
+    region: str | None
+    outputs: "Mapping[str, str]"
+    parameters: "Mapping[str, str]"
+
+    @classmethod
+    def find(cls, stack: str, region: str | None) -> "Deployment":
+        """
+        Raises:
+            DeploymentError: no such stack here.
+        """
+        try:
+            found = client("cloudformation", region).describe_stacks(StackName=stack)["Stacks"][0]
+        except ClientError as error:
+            raise DeploymentError(
+                f"{error.response['Error'].get('Message', error)}; name yours with --stack, "
+                "and its Region with --region"
+            ) from error
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+        parameters = {
+            each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])
+        }
+        return cls(stack=stack, region=region, outputs=outputs, parameters=parameters)
+
+    def output(self, name: str) -> str:
+        if name not in self.outputs:
+            raise DeploymentError(f"the stack {self.stack} has no output {name}: deploy it again")
+        return self.outputs[name]
+
+    def client(self, service: str) -> Any:
+        return client(service, self.region)
+
+
+def client(service: str, region: str | None) -> Any:
+    return boto3.session.Session(region_name=region).client(
+        service,  # type: ignore[call-overload]  # one of many names, chosen at run time
+        config=_PATIENT,
+    )

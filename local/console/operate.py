@@ -1,0 +1,238 @@
+"""`bouncer status`, `redrive` and `send-bounce`: look after what is deployed."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from bouncer.aws.ledger import DynamoLedger
+from bouncer.bounce import Bounce
+from bouncer.ledger import LedgerUnavailableError
+from bouncer.message import MalformedEventError, parse_event
+from bouncer.overflow import PoisonError, decode
+from local.console.deployment import (
+    DEFAULT_STACK,
+    Deployment,
+    DeploymentError,
+    RegionOption,
+    StackOption,
+)
+from local.console.output import Json, plain_errors, print_json, print_table, say
+
+_MARGIN = timedelta(minutes=5)
+_LOOK_SECONDS = 60
+"""How long messages that were only looked at stay hidden from others."""
+
+
+def status(
+    message_id: Annotated[str, typer.Argument(help="SES's id of the mail.")],
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    as_json: Json = False,
+) -> None:
+    """What happened to a mail's bounces, recipient by recipient."""
+    with plain_errors(DeploymentError, LedgerUnavailableError):
+        deployment = Deployment.find(stack, region)
+        ledger = DynamoLedger(
+            deployment.client("dynamodb"), deployment.output("BounceTable"), retention=timedelta(0)
+        )
+        entries = ledger.history(message_id)
+    if as_json:
+        print_json(entries)
+        return
+    if not entries:
+        say(
+            "The ledger has nothing of this mail: nobody's bounce was decided, "
+            "or it was longer ago than the ledger remembers."
+        )
+        return
+    columns = ("recipient", "state", "reason", "status", "since", "bounce id", "detail")
+    print_table(
+        "",
+        columns,
+        [
+            (e.recipient, e.state, e.reason, e.status, _time(e.updated_at), e.bounce_id, e.detail)
+            for e in entries
+        ],
+    )
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
+
+
+class _Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead letter."""
+
+    kind: str
+    message_id: str
+    received_at: datetime | None
+    why: str
+    verdict: str
+    """again, too old or unreadable."""
+    handle: str
+    body: str
+    payload: Any = None
+
+
+def redrive(
+    run: Annotated[bool, typer.Option("--run", help="Do it; without, only show it.")] = False,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    as_json: Json = False,
+) -> None:
+    """Try the dead letters again: bounces go back to the queue, events to the function.
+
+    What is too old for SES's 24 hours, or unreadable, stays where it is.
+    """
+    with plain_errors(DeploymentError):
+        deployment = Deployment.find(stack, region)
+        sqs = deployment.client("sqs")
+        bounces = deployment.output("BounceDeadLetterQueue")
+        events = deployment.output("EventDeadLetterQueue")
+        letters = [
+            *(_bounce_letter(*each) for each in _receive(sqs, bounces)),
+            *(_event_letter(*each) for each in _receive(sqs, events)),
+        ]
+        done = [_again(deployment, each) if run else "" for each in letters]
+        for letter, result in zip(letters, done, strict=True):
+            if not result:  # put back what was only looked at
+                queue = bounces if letter.kind == "bounce" else events
+                sqs.change_message_visibility(
+                    QueueUrl=queue, ReceiptHandle=letter.handle, VisibilityTimeout=0
+                )
+    rows = [
+        {
+            "kind": each.kind,
+            "message_id": each.message_id,
+            "received_at": each.received_at,
+            "why": each.why,
+            "verdict": each.verdict,
+            "result": result or None,
+        }
+        for each, result in zip(letters, done, strict=True)
+    ]
+    if as_json:
+        print_json({"run": run, "letters": rows})
+        return
+    columns = ("", "mail", "received", "why it is here", "verdict", "result")
+    print_table(
+        "",
+        columns,
+        [
+            (
+                r["kind"],
+                r["message_id"],
+                _time(each.received_at),
+                r["why"],
+                r["verdict"],
+                r["result"],
+            )
+            for r, each in zip(rows, letters, strict=True)
+        ],
+    )
+    again = sum(each.verdict == "again" for each in letters)
+    if not run and again:
+        say(f"{again} would be tried again: bouncer redrive --run")
+
+
+def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
+    """Receipt handle and body of every message that can be had."""
+    while True:
+        answer = sqs.receive_message(
+            QueueUrl=queue,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_LOOK_SECONDS,
+            WaitTimeSeconds=1,
+        )
+        messages = answer.get("Messages", [])
+        for message in messages:
+            yield message["ReceiptHandle"], message["Body"]
+        if not messages:
+            return
+
+
+def _bounce_letter(handle: str, body: str) -> _Letter:
+    try:
+        bounce = decode(body)
+    except PoisonError as error:
+        return _letter("bounce", handle, body, why=str(error))
+    return _letter(
+        "bounce",
+        handle,
+        body,
+        message_id=bounce.message_id,
+        received_at=bounce.received_at,
+        why="SES failed too often",
+    )
+
+
+def _event_letter(handle: str, body: str) -> _Letter:
+    try:
+        record = json.loads(body)
+        payload = record["requestPayload"]
+        answer = record.get("responsePayload") or {}
+        why = f"{answer.get('errorType', '?')}: {answer.get('errorMessage', '?')}"
+        mail = parse_event(payload)[0]
+    except (ValueError, KeyError, TypeError, AttributeError, MalformedEventError) as error:
+        return _letter("event", handle, body, why=str(error))
+    return _letter(
+        "event",
+        handle,
+        body,
+        message_id=mail.message_id,
+        received_at=mail.received_at,
+        why=why,
+        payload=payload,
+    )
+
+
+def _letter(
+    kind: str,
+    handle: str,
+    body: str,
+    *,
+    why: str,
+    message_id: str = "",
+    received_at: datetime | None = None,
+    payload: Any = None,
+) -> _Letter:
+    deadline = received_at and Bounce(
+        message_id=message_id, received_at=received_at, bounce_sender="", recipients=()
+    ).deadline(_MARGIN)
+    too_old = deadline is not None and datetime.now(UTC) >= deadline
+    return _Letter(
+        kind=kind,
+        message_id=message_id,
+        received_at=received_at,
+        why=why,
+        verdict="unreadable" if not message_id else "too old" if too_old else "again",
+        handle=handle,
+        body=body,
+        payload=payload,
+    )
+
+
+def _again(deployment: Deployment, letter: _Letter) -> str:
+    """Try one again; what came of it, or "" when it was left alone."""
+    if letter.verdict != "again":
+        return ""
+    sqs = deployment.client("sqs")
+    if letter.kind == "bounce":
+        queue = deployment.output("BounceDeadLetterQueue")
+        sqs.send_message(QueueUrl=deployment.output("BounceQueue"), MessageBody=letter.body)
+        result = "queued"
+    else:
+        queue = deployment.output("EventDeadLetterQueue")
+        answer = deployment.client("lambda").invoke(
+            FunctionName=deployment.output("InboundFunction"), Payload=json.dumps(letter.payload)
+        )
+        payload = answer["Payload"].read().decode()
+        if answer.get("FunctionError"):
+            return f"failed again: {payload}"
+        result = payload
+    sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter.handle)
+    return result

@@ -1,0 +1,74 @@
+"""What a command prints: a table for people, JSON for programs, errors on stderr."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# Redirected output has no width of its own, and 80 columns would fold most cells.
+screen = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """On stdout, uncoloured, for the next program."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
+    screen.print(table)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def say(text: str, style: str = "") -> None:
+    screen.print(Text(text, style=style))
+
+
+def note(text: str) -> None:
+    """Progress and hints: on stderr, so that they never mix with what is asked for."""
+    errors.print(Text(text, style="dim"))
+
+
+def fail(text: str, code: int = 1) -> NoReturn:
+    errors.print(Text(text, style="red"))
+    raise typer.Exit(code)
+
+
+@contextmanager
+def plain_errors(*expected: type[Exception]) -> Iterator[None]:
+    """Turn what a person can mend into one clear line instead of a traceback."""
+    mendable: tuple[type[Exception], ...] = (*expected, ClientError, BotoCoreError, OSError)
+    try:
+        yield
+    except mendable as error:
+        fail(str(error))
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, when that is a terminal; call what is yielded with the steps done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda steps: bar.advance(task, steps)

@@ -1,0 +1,94 @@
+"""`bouncer policy`: check a policy, print its schema, bring it to AppConfig."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bouncer.conditions import PolicyError
+from bouncer.policy import load
+from bouncer.policy_file import json_schema, validator_schema
+from bouncer.policy_review import review
+from local.console.deployment import (
+    DEFAULT_STACK,
+    Deployment,
+    DeploymentError,
+    RegionOption,
+    StackOption,
+)
+from local.console.explain import DEFAULT_POLICY
+from local.console.output import Json, fail, note, plain_errors, print_json, say
+
+app = typer.Typer(help="The policy file.", no_args_is_help=True)
+
+FileArgument = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.")]
+
+
+@app.command()
+def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
+    """Say what is wrong in a policy, with the place and the mend; the exit status is 1 then."""
+    problems: list[str] = []
+    hints: list[str] = []
+    with plain_errors():
+        try:
+            hints = [f"{file}: {each}" for each in review(load(file.read_text("utf-8"), str(file)))]
+        except PolicyError as error:
+            problems = str(error).splitlines()
+    if as_json:
+        print_json({"ok": not problems, "errors": problems, "warnings": hints})
+    else:
+        for hint in hints:
+            say(f"warning: {hint}", "yellow")
+        if not problems:
+            say(f"{file} is a good policy.", "green")
+    if problems:
+        if as_json:
+            raise typer.Exit(1)
+        fail("\n".join(problems))
+
+
+@app.command()
+def schema(
+    validator: Annotated[
+        bool, typer.Option("--validator", help="As AppConfig's validator takes it, on one line.")
+    ] = False,
+) -> None:
+    """Print the file format as a JSON Schema, for editors."""
+    if validator:
+        typer.echo(json.dumps(validator_schema(), separators=(",", ":")))
+    else:
+        print_json(json_schema())
+
+
+@app.command()
+def push(
+    file: FileArgument = DEFAULT_POLICY,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+) -> None:
+    """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
+    with plain_errors(PolicyError, DeploymentError):
+        text = file.read_text("utf-8")
+        load(text, str(file))
+        content = text if text.lstrip().startswith("{") else json.dumps(tomllib.loads(text))
+        deployment = Deployment.find(stack, region)
+        appconfig = deployment.client("appconfig")
+        application = deployment.output("PolicyApplication")
+        profile = deployment.output("PolicyProfile")
+        version = appconfig.create_hosted_configuration_version(
+            ApplicationId=application,
+            ConfigurationProfileId=profile,
+            Content=content.encode(),
+            ContentType="application/json",
+        )["VersionNumber"]
+        note(f"version {version} is stored; deploying it")
+        appconfig.start_deployment(
+            ApplicationId=application,
+            EnvironmentId=deployment.output("PolicyEnvironment"),
+            ConfigurationProfileId=profile,
+            ConfigurationVersion=str(version),
+            DeploymentStrategyId="AppConfig.AllAtOnce",
+        )
+    say(f"{file} is version {version} of the policy of {stack}.", "green")

@@ -1,0 +1,128 @@
+"""`bouncer rules`: the receipt rule set that SES runs."""
+
+from typing import Annotated
+
+import typer
+
+from bouncer.aws.mailbox_table import MailboxTable
+from bouncer.aws.receipt_rules import ReceiptRules
+from bouncer.rule_sync import RuleChange, SyncError, changes, wanted
+from local.console.deployment import (
+    DEFAULT_STACK,
+    Deployment,
+    DeploymentError,
+    RegionOption,
+    StackOption,
+    client,
+)
+from local.console.output import (
+    Json,
+    fail,
+    note,
+    plain_errors,
+    print_json,
+    print_table,
+    progress,
+    say,
+)
+
+app = typer.Typer(help="The receipt rule set.", no_args_is_help=True)
+
+
+@app.command()
+def activate(
+    rule_set: Annotated[str, typer.Argument(help="The rule set to make the active one.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Do so even if another one is active.")
+    ] = False,
+    region: RegionOption = None,
+) -> None:
+    """Make a rule set the active one, which CloudFormation cannot do.
+
+    One set is active per account and Region. Another active one is not replaced unless you
+    say so: its rules would stop working at once.
+    """
+    with plain_errors():
+        ses = client("ses", region)
+        active = ses.describe_active_receipt_rule_set().get("Metadata", {}).get("Name")
+        if active == rule_set:
+            say(f"{rule_set} is the active rule set already.")
+            return
+        if active and not replace:
+            fail(
+                f"{active} is the active rule set, and its rules would stop working. "
+                f"Add your rules to {active}, or replace it: "
+                f"bouncer rules activate {rule_set} --replace"
+            )
+        ses.set_active_receipt_rule_set(RuleSetName=rule_set)
+        say(f"{rule_set} is the active rule set now{f', instead of {active}' if active else ''}.")
+
+
+@app.command()
+def sync(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the difference, change nothing.")
+    ] = False,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    as_json: Json = False,
+) -> None:
+    """Name the directory's addresses in the receipt rules: SES refuses all others itself.
+
+    An unknown address gets 550 5.1.1 in the SMTP dialogue then: no mail, no bounce, no slot.
+    Only the stack's own rule and its numbered copies are touched. SES takes one change a
+    second; after an interruption, run it again.
+    """
+    with plain_errors(DeploymentError, SyncError):
+        deployment = Deployment.find(stack, region)
+        rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
+        rules = ReceiptRules(deployment.client("ses"), rule_set, base)
+        table = MailboxTable(deployment.client("dynamodb"), deployment.output("MailboxTable"))
+        needed = wanted(table.scan())
+        ours, others = rules.read()
+        todo = changes(ours, base, needed.recipients, others)
+        hints = [
+            f"{domain} is named as a whole, for its catch-all or its tag separator: SES refuses "
+            "nobody there, and the bouncer answers for unknown addresses"
+            for domain in needed.whole_domains
+        ] + [
+            f"the rule {name}, which is not this stack's, takes mail for whole domains: SES "
+            "refuses nobody there"
+            for name in rules.taking_whole_domains()
+        ]
+        if as_json:
+            print_json({"changes": todo, "hints": hints, "dry_run": dry_run})
+        else:
+            _show(todo, hints)
+        if not todo or dry_run:
+            return
+        if not yes and not typer.confirm(f"Change {len(todo)} rules of {rule_set}?", err=True):
+            raise typer.Exit(1)
+        with progress("receipt rules", len(todo)) as advance:
+            rules.apply(todo, done=lambda: advance(1))
+    note(f"{len(needed.recipients)} recipients are named in the rules of {rule_set}.")
+
+
+def _show(todo: list[RuleChange], hints: list[str]) -> None:
+    for hint in hints:
+        say(f"note: {hint}", "yellow")
+    if not todo:
+        say("The rules are in step with the directory.", "green")
+        return
+    rows = [
+        (
+            change.name,
+            "new" if change.new else "deleted" if not change.recipients else "changed",
+            _some(change.added, "+"),
+            _some(change.removed, "-"),
+            len(change.recipients),
+        )
+        for change in todo
+    ]
+    print_table("", ("rule", "", "added", "removed", "recipients"), rows)
+
+
+def _some(addresses: tuple[str, ...], sign: str) -> str:
+    shown = " ".join(f"{sign}{each}" for each in addresses[:5])
+    return f"{shown} … {len(addresses)} in all" if len(addresses) > 5 else shown

@@ -1,0 +1,272 @@
+"""The application on AWS on this machine: started, built, deployed and filled, step by step."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+from botocore.config import Config
+
+from local.aws.mail import REGION
+from local.aws.server import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".local"
+EVENTS = ROOT / "events"
+MAILBOXES = EVENTS / "mailboxes.csv"
+"""The directory of the stories."""
+
+STACK = "ses-bouncer"
+RULE_SET = "local"
+DOMAINS = ("example.com", "shop.example.com")
+BOUNCE_SENDER = "mailer-daemon@example.com"
+
+type Say = Callable[[str], None]
+
+
+class StackError(Exception):
+    """A step failed; the text has what the tool printed."""
+
+
+class Aws(msgspec.Struct, frozen=True, kw_only=True):
+    """AWS on this machine, running."""
+
+    port: int
+    smtp_port: int
+    outbox: Path
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, service: str, config: Config | None = None) -> Any:
+        return boto3.session.Session(
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name=REGION,
+        ).client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+
+    def environment(self) -> dict[str, str]:
+        """For a program that must reach this AWS and no other."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        return inherited | {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "SAM_CLI_TELEMETRY": "0",
+            "__SAM_CLI_APP_DIR": str(STATE / "sam"),
+            # `sam build` needs a python3.13 on the PATH: the one that runs this.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def listing(self, name: str) -> list[dict[str, Any]]:
+        """`bounces` or `mails`, as the server lists them."""
+        url = f"{self.endpoint}/_local/{name}"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  (loopback)
+            listed: list[dict[str, Any]] = json.load(answer)
+        return listed
+
+
+@contextlib.contextmanager
+def running(
+    *,
+    port: int | None = None,
+    smtp_port: int | None = None,
+    outbox: Path | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[Aws]:
+    """AWS on this machine for as long as the context lasts.
+
+    Args:
+        port, smtp_port: where it listens; None takes a free one.
+        options: more of `python -m local.aws`.
+
+    Raises:
+        StackError: it did not start; a port may be taken.
+    """
+    aws = Aws(
+        port=port or free_port(),
+        smtp_port=smtp_port or free_port(),
+        outbox=outbox or STATE / "outbox",
+    )
+    for taken in (aws.port, aws.smtp_port):
+        if listens(taken):
+            raise StackError(f"port {taken} is taken: end what listens there, or take another one")
+    aws.outbox.mkdir(parents=True, exist_ok=True)
+    log = STATE / f"aws-{aws.port}.log"
+    command = [
+        sys.executable,
+        "-m",
+        "local.aws",
+        "--until-eof",
+        "--aws-port",
+        str(aws.port),
+        "--smtp-port",
+        str(aws.smtp_port),
+        "--outbox",
+        str(aws.outbox),
+        *options,
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=aws.environment(),
+            # It ends when this pipe closes, even if this process is killed.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        if process.stdout is None or process.stdout.readline().strip() != "ready":
+            raise StackError(f"AWS on this machine did not start:\n{log.read_text()[-2000:]}")
+        yield aws
+    finally:
+        _stop(process)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
+
+
+def architecture() -> str:
+    """This machine's, in Lambda's words: what is built here has to run here."""
+    return "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+
+
+def build(aws: Aws, directory: Path | None = None, arch: str | None = None) -> Path:
+    """`sam build` into a folder of its own; the built template."""
+    target = directory or STATE / "build"
+    _sam(
+        aws,
+        "build",
+        "--build-dir",
+        str(target),
+        "--cache-dir",
+        str(STATE / "cache"),
+        "--cached",
+        "--parameter-overrides",
+        f"Architecture={arch or architecture()}",
+    )
+    return target / "template.yaml"
+
+
+def prepare_account(aws: Aws) -> None:
+    """What a user of SES has before he deploys: verified domains and an empty rule set."""
+    ses = aws.client("ses")
+    for domain in DOMAINS:
+        ses.verify_domain_identity(Domain=domain)
+    with contextlib.suppress(ses.exceptions.AlreadyExistsException):
+        ses.create_receipt_rule_set(RuleSetName=RULE_SET)
+
+
+def deploy(aws: Aws, template: Path, **parameters: str) -> dict[str, str]:
+    """`sam deploy`; the stack's outputs."""
+    overrides = {
+        "BounceSender": BOUNCE_SENDER,
+        "ReceiptRuleSetName": RULE_SET,
+        "Architecture": architecture(),
+    } | parameters
+    _sam(
+        aws,
+        "deploy",
+        "--template-file",
+        str(template),
+        "--stack-name",
+        STACK,
+        "--resolve-s3",
+        "--capabilities",
+        "CAPABILITY_IAM",
+        "--no-confirm-changeset",
+        "--no-fail-on-empty-changeset",
+        "--parameter-overrides",
+        *(f'{name}="{value}"' for name, value in overrides.items()),
+    )
+    return outputs(aws)
+
+
+def outputs(aws: Aws) -> dict[str, str]:
+    stack = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+    return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+
+
+def activate(aws: Aws) -> None:
+    """By the command that the README gives."""
+    _run(aws, "bouncer", "rules", "activate", RULE_SET)
+
+
+def import_mailboxes(aws: Aws) -> None:
+    """Fill the directory by the command that the README gives."""
+    _run(aws, "bouncer", "mailbox", "import", str(MAILBOXES), "--stack", STACK)
+
+
+def store_mail_of_events(aws: Aws, stack: dict[str, str]) -> None:
+    """The stored mails of the event files, so that a replay finds their sizes."""
+    s3 = aws.client("s3")
+    for path in sorted(EVENTS.glob("*.eml")):
+        event = json.loads(path.with_suffix(".json").read_text())
+        message_id = event["Records"][0]["ses"]["mail"]["messageId"]
+        s3.put_object(Bucket=stack["MailBucket"], Key=f"mail/{message_id}", Body=path.read_bytes())
+
+
+def _sam(aws: Aws, *arguments: str) -> None:
+    _run(aws, "sam", *arguments)
+
+
+def _run(aws: Aws, *command: str) -> None:
+    program = shutil.which(command[0], path=aws.environment()["PATH"]) or command[0]
+    done = subprocess.run(
+        [program, *command[1:]],
+        cwd=ROOT,
+        env=aws.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StackError(f"{' '.join(command[:2])} failed:\n{done.stdout}{done.stderr}"[-6000:])
+
+
+def function_environment(aws: Aws, logical_id: str) -> dict[str, str]:
+    """The deployed function's environment variables."""
+    resource = aws.client("cloudformation").describe_stack_resource(
+        StackName=STACK, LogicalResourceId=logical_id
+    )
+    name = resource["StackResourceDetail"]["PhysicalResourceId"]
+    configuration = aws.client("lambda").get_function_configuration(FunctionName=name)
+    variables: dict[str, str] = configuration["Environment"]["Variables"]
+    return variables

@@ -1,0 +1,91 @@
+"""The application, built, deployed to AWS on this machine and filled: once for all tests."""
+
+import smtplib
+from collections.abc import Iterator, Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from botocore.config import Config
+
+from local.demo import deployed, log_line, trace_of, until
+from local.stack import Aws
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test mails to, and looks at."""
+
+    aws: Aws
+    outputs: dict[str, str]
+
+    def client(self, service: str, config: Config | None = None) -> Any:
+        return self.aws.client(service, config)
+
+    def mail(
+        self,
+        *recipients: str,
+        sender: str = "pat@sender.example",
+        headers: Sequence[tuple[str, str]] = (),
+        body: str = "Hello\n",
+    ) -> str:
+        """Send a mail with a real SMTP client; the id that SES gives it."""
+        message = EmailMessage()
+        message["From"] = sender or "Mail Delivery <mailer@sender.example>"
+        message["To"] = ", ".join(recipients)
+        message["Subject"] = "A test"
+        for name, value in headers:
+            message[name] = value
+        message.set_content(body)
+        return self.mail_raw(message.as_bytes(policy=SMTP), sender, *recipients)
+
+    def mail_raw(self, data: bytes, sender: str, *recipients: str) -> str:
+        with smtplib.SMTP("127.0.0.1", self.aws.smtp_port, timeout=60) as client:
+            client.ehlo("mx.sender.example")
+            client.mail(sender)
+            for recipient in recipients:
+                code, answer = client.rcpt(recipient)
+                if code != 250:
+                    raise smtplib.SMTPRecipientsRefused({recipient: (code, answer)})
+            code, answer = client.data(data)
+        assert code == 250, answer
+        return answer.decode().split()[-1]
+
+    def trace(self, message_id: str) -> dict[str, Any]:
+        """What the rules did with the mail."""
+        return until(lambda: trace_of(self.aws, message_id), "the rules did not end")
+
+    def result(self, message_id: str) -> str:
+        """How the last action ended: a disposition, or a failure."""
+        last: str = self.trace(message_id)["steps"][-1]["result"]
+        return last
+
+    def decided(self, message_id: str) -> dict[str, Any]:
+        """The function's own line about the mail."""
+        self.trace(message_id)
+        return until(lambda: log_line(self.aws, self.outputs, message_id), "no line in the log")
+
+    def bounces(self, message_id: str) -> list[dict[str, Any]]:
+        """The SendBounce calls about the mail that SES took."""
+        return [
+            call
+            for call in self.aws.listing("bounces")
+            if call["request"].get("OriginalMessageId") == message_id and not call["error"]
+        ]
+
+    def physical_id(self, logical_id: str) -> str:
+        """The name of a resource of the template."""
+        stack = self.client("cloudformation").describe_stack_resource(
+            StackName="ses-bouncer", LogicalResourceId=logical_id
+        )
+        name: str = stack["StackResourceDetail"]["PhysicalResourceId"]
+        return name
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    outbox: Path = tmp_path_factory.mktemp("outbox")
+    with deployed(outbox=outbox) as (aws, outputs):
+        yield Site(aws=aws, outputs=outputs)

@@ -1,0 +1,72 @@
+"""More mail at once than SES takes bounces: all of it comes back, one a second."""
+
+import itertools
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from local.demo import until
+from tests.e2e.conftest import Site
+
+MAILS = 120
+WAIT_BUDGET_SECONDS = 3.0
+# The account's allowance is one a second; the calls must start that far apart, and they reach
+# SES through one busy process here, so what it notes may be closer by its own delays.
+NOTED_AT_LEAST_APART = 0.9
+
+
+def test_120_mails_at_once_come_back_one_a_second(site: Site) -> None:
+    first_call = len(site.aws.listing("bounces"))
+    senders = [f"pat{number}@sender.example" for number in range(MAILS)]
+    with ThreadPoolExecutor(20) as pool:
+        ids = list(pool.map(lambda sender: site.mail("nobody@example.com", sender=sender), senders))
+
+    def sent() -> dict[str, float] | None:
+        calls = [c for c in site.aws.listing("bounces")[first_call:] if not c["error"]]
+        found = {c["request"]["OriginalMessageId"]: c["arrived"] for c in calls}
+        return found if set(ids) <= set(found) else None
+
+    arrived = until(sent, "not every mail came back", seconds=MAILS * 2)
+    assert len(arrived) == MAILS  # each once
+
+    times = sorted(arrived.values())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert min(gaps) >= NOTED_AT_LEAST_APART
+    throttled = [c for c in site.aws.listing("bounces")[first_call:] if c["error"]]
+    assert len(throttled) <= MAILS * 0.05
+
+    # The function answered each within its wait budget; the queue's worker did the rest.
+    logs = site.client("logs").get_paginator("filter_log_events")
+    pages = logs.paginate(logGroupName=site.outputs["InboundLogGroup"])
+    lines = [e["message"] for page in pages for e in page["events"]]
+    states = [
+        json.loads(line)["recipients"][0]["state"]
+        for line in lines
+        if '"mail handled"' in line and any(message_id in line for message_id in ids)
+    ]
+    assert len(states) == MAILS
+    assert set(states) <= {"sent", "deferred"}
+    assert states.count("deferred") > MAILS / 2
+    waited = [
+        step["seconds"]
+        for mail in site.aws.listing("mails")
+        if mail["message_id"] in ids
+        for step in mail["steps"]
+        if step["action"] == "LambdaAction"
+    ]
+    # Starting containers is not waiting for a slot: on this machine it takes a while each.
+    assert sorted(waited)[len(waited) // 2] < WAIT_BUDGET_SECONDS
+    queue = site.client("sqs").get_queue_attributes(
+        QueueUrl=site.outputs["BounceQueue"], AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    assert queue["Attributes"]["ApproximateNumberOfMessages"] == "0"
+    time.sleep(1)
+
+
+def test_the_ledger_says_sent_for_each_of_them(site: Site) -> None:
+    """Nothing is left claimed or deferred."""
+    table = site.outputs["BounceTable"]
+    pages = site.client("dynamodb").get_paginator("scan").paginate(TableName=table)
+    states = [item["state"]["S"] for page in pages for item in page["Items"] if "state" in item]
+    assert states.count("sent") >= MAILS
+    assert not {"claimed", "deferred"} & set(states)

@@ -1,0 +1,193 @@
+"""The operator's commands on the deployed stack, run as a person runs them."""
+
+import json
+import smtplib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.demo import until
+from tests.e2e.conftest import Site
+from tests.e2e.test_permissions import without
+
+
+def bouncer(site: Site, *arguments: str) -> Any:
+    """Run the console command with --json; what it printed."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("bouncer")), *arguments, "--json"],
+        env=site.aws.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def run(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("bouncer")), *arguments],
+        env=site.aws.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_status_tells_what_happened_to_each_recipient(site: Site) -> None:
+    message_id = site.mail("nobody@example.com", "full@example.com", "alice@example.com")
+    site.trace(message_id)
+    entries = {each["recipient"]: each for each in bouncer(site, "status", message_id)}
+    (call,) = site.bounces(message_id)
+    assert set(entries) == {"nobody@example.com", "full@example.com"}
+    assert entries["full@example.com"]["state"] == "sent"
+    assert entries["full@example.com"]["reason"] == "over-quota"
+    assert entries["full@example.com"]["bounce_id"] == call["message_id"]
+
+
+def test_redrive_shows_first_and_then_tries_the_event_again(site: Site) -> None:
+    with without(site, "InboundRole", "LookMailboxesUp", "dynamodb:BatchGetItem"):
+        message_id = site.mail("nobody@example.com")
+        assert site.result(message_id) == "CONTINUE"
+
+    def of_this_mail(report: Any) -> list[Any]:
+        return [each for each in report["letters"] if each["message_id"] == message_id]
+
+    (shown,) = of_this_mail(bouncer(site, "redrive"))
+    assert shown["verdict"] == "again"
+    assert shown["result"] is None
+    assert site.bounces(message_id) == []
+
+    (done,) = of_this_mail(bouncer(site, "redrive", "--run"))
+    assert json.loads(done["result"]) == {"disposition": "STOP_RULE_SET"}
+    assert len(site.bounces(message_id)) == 1
+    assert of_this_mail(bouncer(site, "redrive")) == []
+
+
+def test_redrive_leaves_out_what_is_too_old(site: Site) -> None:
+    old = [("X-Local-Received-At", "2020-01-01T00:00:00+00:00")]
+    with without(site, "InboundRole", "LookMailboxesUp", "dynamodb:BatchGetItem"):
+        message_id = site.mail("nobody@example.com", headers=old)
+        site.trace(message_id)
+    report = bouncer(site, "redrive", "--run")
+    (letter,) = [each for each in report["letters"] if each["message_id"] == message_id]
+    assert (letter["verdict"], letter["result"]) == ("too old", None)
+
+
+def test_send_bounce_goes_through_ledger_and_limiter_once(site: Site) -> None:
+    message_id = site.mail("alice@example.com", "bob@example.com")
+    site.trace(message_id)
+    arguments = [
+        "send-bounce",
+        "--original-message-id", message_id,
+        "--bounce-sender", "mailer-daemon@example.com",
+        "--explanation", "Alice has left.",
+        "--bounced-recipient-info-list",
+        "Recipient=alice@example.com,RecipientDsnFields={Action=failed,Status=5.1.6}",
+    ]  # fmt: skip
+    (fate,) = bouncer(site, *arguments)
+    assert (fate["state"], fate["status"]) == ("sent", "5.1.6")
+    (call,) = site.bounces(message_id)
+    assert call["request"]["Explanation"] == "Alice has left."
+
+    again = run(site, *arguments)
+    assert again.returncode == 1
+    assert "settled before" in again.stderr
+    assert len(site.bounces(message_id)) == 1
+
+
+def test_send_bounce_refuses_a_mail_of_yesterday(site: Site) -> None:
+    request = {
+        "OriginalMessageId": "some-id",
+        "BounceSender": "mailer-daemon@example.com",
+        "BouncedRecipientInfoList": [
+            {"Recipient": "alice@example.com", "BounceType": "DoesNotExist"}
+        ],
+    }
+    done = run(
+        site, "send-bounce", "--cli-input-json", json.dumps(request),
+        "--received-at", "2020-01-01T00:00:00",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "24 hours" in done.stderr
+
+
+def test_activation_refuses_to_replace_another_active_set(site: Site) -> None:
+    site.client("ses").create_receipt_rule_set(RuleSetName="other")
+    refused = run(site, "rules", "activate", "other")
+    assert refused.returncode == 1
+    assert "local is the active rule set" in refused.stderr
+    assert run(site, "rules", "activate", "other", "--replace").returncode == 0
+    assert run(site, "rules", "activate", "local", "--replace").returncode == 0
+    assert "already" in run(site, "rules", "activate", "local").stdout
+
+
+def _used(site: Site, address: str) -> tuple[int, int]:
+    shown = bouncer(site, "mailbox", "show", address)
+    return shown["used_bytes"], shown["messages_today"]
+
+
+def test_usage_is_counted_given_back_and_counted_again(site: Site) -> None:
+    """Accept, delete, accept again; replays change nothing."""
+    address = "counted@example.com"
+    assert run(site, "mailbox", "add", address, "--quota", "1 MB").returncode == 0
+    message_id = site.mail(address)
+    site.trace(message_id)
+    s3, bucket, key = site.client("s3"), site.outputs["MailBucket"], f"mail/{message_id}"
+    size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    assert _used(site, address) == (size, 1)
+
+    event = {"detail": {"object": {"key": key}}}
+    s3.delete_object(Bucket=bucket, Key=key)
+    until(lambda: True if _used(site, address) == (0, 1) else None, "the bytes did not come back")
+    for _ in range(2):  # EventBridge delivers at least once
+        site.client("lambda").invoke(
+            FunctionName=site.physical_id("UsageFunction"), Payload=json.dumps(event)
+        )
+    assert _used(site, address) == (0, 1)
+
+    second = site.mail(address)
+    site.trace(second)
+    assert _used(site, address) == (size, 2)
+    assert bouncer(site, "mailbox", "recount")["deletions_missed"] == []
+
+
+def test_rules_sync_lets_ses_refuse_unknown_addresses(site: Site) -> None:
+    """550 5.1.1 in the dialogue, no SendBounce; after adding and syncing it is accepted."""
+    ses = site.client("ses")
+    before = ses.describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")["Rule"]
+    calls = len(site.aws.listing("bounces"))
+    try:
+        report = bouncer(site, "rules", "sync", "--yes")
+        assert any("shop.example.com" in hint for hint in report["hints"])
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            site.mail("late@example.com")
+        assert refused.value.recipients["late@example.com"][0] == 550
+        assert run(site, "mailbox", "add", "late@example.com").returncode == 0
+        (change,) = bouncer(site, "rules", "sync", "--yes")["changes"]
+        assert change["added"] == ["late@example.com"]
+        assert site.result(site.mail("late+tag@example.com")) == "CONTINUE"
+        assert bouncer(site, "rules", "sync", "--dry-run")["changes"] == []
+    finally:
+        rule = {k: v for k, v in before.items() if k != "Recipients"}
+        ses.update_receipt_rule(RuleSetName="local", Rule=rule)
+    assert len(site.aws.listing("bounces")) == calls
+
+
+def test_the_directory_goes_out_and_in_again(site: Site, tmp_path: Path) -> None:
+    """Export, import dry: nothing differs. 2,000 new ones come in once."""
+    file = tmp_path / "all.csv"
+    assert run(site, "mailbox", "export", str(file)).returncode == 0
+    counts = bouncer(site, "mailbox", "import", str(file), "--dry-run")["counts"]
+    assert set(counts) == {"unchanged"}
+
+    many = tmp_path / "many.csv"
+    rows = "".join(f"user{n}@many.example.com,{n + 1}000\n" for n in range(2000))
+    many.write_text("address,quota_bytes\n" + rows)
+    assert bouncer(site, "mailbox", "import", str(many))["counts"] == {"added": 2000}
+    assert bouncer(site, "mailbox", "import", str(many))["counts"] == {"unchanged": 2000}

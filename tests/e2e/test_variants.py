@@ -1,0 +1,157 @@
+"""The template's parameters: each way to deploy it works, on a stack of its own."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import stack
+from local.demo import deployed, until
+from tests.e2e.conftest import Site
+from tests.e2e.test_operation import bouncer, run
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A second AWS, so that changing the stack disturbs nobody."""
+    with deployed(outbox=tmp_path_factory.mktemp("outbox")) as (aws, outputs):
+        yield Site(aws=aws, outputs=outputs)
+
+
+def _deploy(site: Site, **parameters: str) -> Site:
+    outputs = stack.deploy(site.aws, stack.STATE / "build" / "template.yaml", **parameters)
+    return Site(aws=site.aws, outputs=outputs)
+
+
+def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
+    """Read only, under the user's attribute names; usage is his."""
+    dynamodb = other.client("dynamodb")
+    dynamodb.create_table(
+        TableName="users",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "email", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "email", "KeyType": "HASH"}],
+    )
+    full = {"email": "zoe@example.com", "quota": 100, "used": 100}
+    item = {k: {"S": v} if isinstance(v, str) else {"N": str(v)} for k, v in full.items()}
+    dynamodb.put_item(TableName="users", Item=item)
+    dynamodb.put_item(TableName="users", Item={"email": {"S": "yan@example.com"}})
+    site = _deploy(
+        other,
+        MailboxTableName="users",
+        MailboxAttributes="address=email,quota_bytes=quota,used_bytes=used",
+    )
+    assert site.decided(site.mail("zoe@example.com"))["recipients"][0]["reason"] == "over-quota"
+    assert site.decided(site.mail("yan+x@example.com"))["recipients"][0]["reason"] == "accept"
+    unknown = site.decided(site.mail("alice@example.com"))["recipients"][0]
+    assert unknown["reason"] == "unknown-recipient"
+    stored = dynamodb.get_item(TableName="users", Key={"email": {"S": "yan@example.com"}})
+    assert stored["Item"] == {"email": {"S": "yan@example.com"}}
+
+
+def test_without_stored_mail_size_rules_do_not_hold_and_the_rest_does(other: Site) -> None:
+    site = _deploy(
+        other, StoreMail="none", InvocationType="Event", MailboxTableName="", MailboxAttributes=""
+    )
+    assert run(site, "mailbox", "import", str(stack.MAILBOXES)).returncode == 0
+    message_id = site.mail("nobody@example.com")
+    steps = site.trace(message_id)["steps"]
+    assert [(step["action"], step["result"]) for step in steps] == [("LambdaAction", "invoked")]
+    assert site.decided(message_id)["recipients"][0]["state"] == "sent"
+    large = site.mail("small@example.com", body="x\n" * 4000)
+    assert site.decided(large)["recipients"][0]["reason"] == "accept"
+
+
+def test_the_users_own_bucket_and_recipients(other: Site) -> None:
+    s3 = other.client("s3")
+    s3.create_bucket(Bucket="my-mail")
+    s3.put_bucket_policy(
+        Bucket="my-mail",
+        Policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Principal": {"Service": "ses.amazonaws.com"},
+                        "Action": "s3:PutObject",
+                        "Resource": "arn:aws:s3:::my-mail/*",
+                    }
+                ],
+            }
+        ),
+    )
+    site = _deploy(
+        other,
+        StoreMail="existing-bucket",
+        MailBucketName="my-mail",
+        MailPrefix="in/",
+        Recipients="shop.example.com",
+        InvocationType="RequestResponse",
+    )
+    message_id = site.mail("whatever@shop.example.com")
+    assert site.trace(message_id)["steps"][0]["result"] == f"s3://my-mail/in/{message_id}"
+    rule = site.client("ses").describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")
+    assert rule["Rule"]["Recipients"] == ["shop.example.com"]
+
+
+def test_rules_in_step_on_a_schedule_traces_and_alarms_with_a_topic(other: Site) -> None:
+    topic = other.client("sns").create_topic(Name="alarms")["TopicArn"]
+    site = _deploy(
+        other,
+        SyncRulesSchedule="rate(1 hour)",
+        TracingMode="Active",
+        AlarmTopicArn=topic,
+        LogAddresses="hash",
+        StoreMail="own-bucket",
+        Recipients="",
+    )
+    answer = site.client("lambda").invoke(FunctionName=site.physical_id("RulesFunction"))
+    assert "FunctionError" not in answer, answer["Payload"].read()
+    rule = site.client("ses").describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")
+    assert "alice@example.com" in rule["Rule"]["Recipients"]
+    assert "shop.example.com" in rule["Rule"]["Recipients"]
+
+    message_id = site.mail("alice@example.com")
+    line = site.decided(message_id)
+    assert "@" not in json.dumps([line["sender"], line["recipients"]])
+    alarms = site.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert {action for alarm in alarms for action in alarm["AlarmActions"]} == {topic}
+    assert len(alarms) == 5
+
+
+def test_a_policy_in_appconfig_is_changed_without_a_deployment(other: Site) -> None:
+    site = _deploy(
+        other,
+        PolicySource="appconfig",
+        SyncRulesSchedule="",
+        TracingMode="PassThrough",
+        LogAddresses="full",
+        Recipients="shop.example.com,example.com",
+    )
+    before = site.mail("nobody@example.com")
+    assert site.result(before) == "CONTINUE"  # no policy yet: the event is kept
+
+    pushed = run(site, "policy", "push", str(stack.ROOT / "functions/inbound/policy.toml"))
+    assert pushed.returncode == 0, pushed.stderr
+    time.sleep(1)
+    message_id = site.mail("nobody@example.com")
+    assert site.decided(message_id)["recipients"][0]["reason"] == "unknown-recipient"
+
+    (letter,) = [
+        each
+        for each in bouncer(site, "redrive", "--run")["letters"]
+        if each["message_id"] == before
+    ]
+    assert json.loads(letter["result"]) == {"disposition": "STOP_RULE_SET"}
+    until(lambda: site.bounces(before) or None, "the kept event's bounce did not come")
+
+
+def test_a_bad_policy_is_refused_before_it_is_pushed(other: Site, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('version = 1\n[[rules]]\nname = "x"\naction = "bounce"\n')
+    refused = run(other, "policy", "push", str(file))
+    assert refused.returncode == 1
+    assert "say what it bounces as" in refused.stderr

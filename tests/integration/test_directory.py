@@ -1,0 +1,270 @@
+"""Mailboxes are found as mail finds them, in one read a mail, and a typo bounces nobody."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from bouncer.aws.directory import DirectoryUnavailableError, DynamoDirectory
+from bouncer.mailboxes import Mailbox, Status
+from tests.integration.builders import (
+    ALICE,
+    MAILBOXES,
+    NOBODY,
+    Answer,
+    create_mailbox_table,
+    fail,
+    item,
+    put_mailbox,
+    requests_of,
+)
+
+
+@pytest.fixture
+def directory(dynamodb: DynamoDBClient) -> DynamoDirectory:
+    return DynamoDirectory(dynamodb, MAILBOXES, names={})
+
+
+def found(directory: DynamoDirectory, recipient: str) -> Mailbox | None:
+    return directory.look_up([recipient])[recipient]
+
+
+@pytest.mark.parametrize(
+    ("entries", "recipient", "answers"),
+    [
+        ([ALICE], ALICE, ALICE),
+        ([ALICE], "Alice@EXAMPLE.com", ALICE),
+        ([ALICE], NOBODY, None),
+        ([ALICE], "alice+news@example.com", ALICE),
+        ([ALICE, "alice+news@example.com"], "alice+news@example.com", "alice+news@example.com"),
+        ([ALICE], "alice-news@example.com", None),
+        ([ALICE], "+news@example.com", None),
+        (["@example.com"], NOBODY, "@example.com"),
+        (["@example.com", ALICE], ALICE, ALICE),
+        (["@example.com"], "nobody@other.example", None),
+        (["@example.com"], "nobody@sub.example.com", None),
+        (["bob@xn--bcher-kva.example"], "bob@bücher.example", "bob@xn--bcher-kva.example"),
+    ],
+)
+def test_who_answers_for_a_recipient(
+    directory: DynamoDirectory,
+    dynamodb: DynamoDBClient,
+    entries: list[str],
+    recipient: str,
+    answers: str | None,
+) -> None:
+    for each in entries:
+        put_mailbox(dynamodb, each)
+    mailbox = found(directory, recipient)
+    assert (mailbox.address if mailbox else None) == answers
+
+
+@pytest.mark.parametrize(
+    ("separator", "recipient", "known"),
+    [
+        ("-", "alice-news@example.com", True),
+        ("-", "alice+news@example.com", False),
+        ("", "alice+news@example.com", False),
+        ("", ALICE, True),
+        ("+", "alice+news@example.com", True),
+    ],
+)
+def test_a_domain_has_its_own_separator(
+    directory: DynamoDirectory,
+    dynamodb: DynamoDBClient,
+    separator: str,
+    recipient: str,
+    known: bool,
+) -> None:
+    put_mailbox(dynamodb, "@example.com", catch_all=False, separator=separator)
+    put_mailbox(dynamodb)
+    assert (found(directory, recipient) is not None) is known
+
+
+def test_a_mailbox_inherits_its_domains_limits_where_it_has_none(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb, "@example.com", quota_bytes=500, size_limit_bytes=50)
+    put_mailbox(dynamodb, quota_bytes=900, used_bytes=100)
+    assert found(directory, ALICE) == Mailbox(
+        address=ALICE, quota_bytes=900, used_bytes=100, size_limit_bytes=50
+    )
+
+
+@pytest.mark.parametrize(
+    ("alias", "answers"),
+    [
+        ({"alias_for": ALICE}, ALICE),
+        ({"alias_for": "alice+sales@example.com"}, ALICE),
+        ({"alias_for": "somebody@elsewhere.example"}, "sales@example.com"),
+        ({"alias_for": ALICE, "status": "disabled"}, "sales@example.com"),
+        ({"alias_for": ALICE, "moved_to": "shop@new.example"}, "sales@example.com"),
+    ],
+    ids=["to a mailbox", "to a tag", "out of the directory", "disabled", "moved"],
+)
+def test_whose_mailbox_takes_an_aliass_mail(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient, alias: dict[str, str], answers: str
+) -> None:
+    put_mailbox(dynamodb)
+    put_mailbox(dynamodb, "sales@example.com", **alias)
+    mailbox = found(directory, "sales@example.com")
+    assert mailbox is not None
+    assert mailbox.address == answers
+
+
+def test_an_alias_of_an_alias_is_not_followed(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb)
+    put_mailbox(dynamodb, "one@example.com", alias_for="two@example.com")
+    put_mailbox(dynamodb, "two@example.com", alias_for=ALICE)
+    mailbox = found(directory, "one@example.com")
+    assert mailbox is not None
+    assert mailbox.address == "two@example.com"
+
+
+def test_a_table_of_the_users_own_is_read_by_its_own_names(dynamodb: DynamoDBClient) -> None:
+    create_mailbox_table(dynamodb, "users", key="email")
+    dynamodb.put_item(
+        TableName="users", Item=item(email=ALICE, space=1000, taken=400, address="12 High Street")
+    )
+    names = {"address": "email", "quota_bytes": "space", "used_bytes": "taken"}
+    directory = DynamoDirectory(dynamodb, "users", names)
+    assert found(directory, ALICE) == Mailbox(address=ALICE, quota_bytes=1000, used_bytes=400)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"quota_bytes": "a lot"}, {"status": "sleeping"}, {"used_bytes": 1.5}, {"separator": "#"}],
+    ids=str,
+)
+def test_an_item_that_cannot_be_read_is_an_active_mailbox_without_limits(
+    dynamodb: DynamoDBClient, bad: dict[str, Any]
+) -> None:
+    put_mailbox(dynamodb, **bad)
+    told: list[tuple[str, str]] = []
+    directory = DynamoDirectory(
+        dynamodb, MAILBOXES, {}, on_bad_item=lambda address, why: told.append((address, why))
+    )
+    assert found(directory, ALICE) == Mailbox(address=ALICE)
+    ((address, why),) = told
+    assert address == ALICE
+    assert next(iter(bad)) in why
+
+
+def test_a_bad_item_does_not_hide_the_good_ones(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb, "bad@example.com", status="sleeping")
+    put_mailbox(dynamodb, status="disabled")
+    mailbox = directory.look_up(["bad@example.com", ALICE])[ALICE]
+    assert mailbox is not None
+    assert mailbox.status is Status.DISABLED
+
+
+def test_attributes_of_every_type_that_nobody_asked_for_do_no_harm(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    dynamodb.put_item(
+        TableName=MAILBOXES,
+        Item={
+            "address": {"S": ALICE},
+            "tags": {"L": [{"S": "a"}, {"N": "1"}]},
+            "profile": {"M": {"name": {"S": "Alice"}, "old": {"NULL": True}}},
+            "groups": {"SS": ["x", "y"]},
+            "photo": {"B": b"\x00"},
+            "quota_bytes": {"NULL": True},
+        },
+    )
+    assert found(directory, ALICE) == Mailbox(address=ALICE)
+
+
+@pytest.mark.parametrize(
+    ("recipients", "requests"),
+    [
+        ([ALICE], 1),
+        ([ALICE, NOBODY, "alice+news@example.com"], 1),
+        ([f"user{n}@example.com" for n in range(99)], 1),
+        ([f"user{n}@example.com" for n in range(100)], 2),
+        ([f"user+{n}@example.com" for n in range(150)], 2),
+    ],
+    ids=["one recipient", "three", "100 keys", "101 keys", "152 keys"],
+)
+def test_a_mail_costs_one_read_for_every_hundred_keys(
+    directory: DynamoDirectory,
+    dynamodb: DynamoDBClient,
+    recipients: list[str],
+    requests: int,
+) -> None:
+    seen = requests_of(dynamodb)
+    assert set(directory.look_up(recipients)) == set(recipients)
+    assert seen == ["BatchGetItem"] * requests
+
+
+def test_aliases_cost_one_read_more_however_many_there_are(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb)
+    for name in ("one", "two"):
+        put_mailbox(dynamodb, f"{name}@example.com", alias_for=ALICE)
+    seen = requests_of(dynamodb)
+    boxes = directory.look_up(["one@example.com", "two@example.com"])
+    assert {box.address for box in boxes.values() if box} == {ALICE}
+    assert seen == ["BatchGetItem"] * 2
+
+
+def test_beyond_a_hundred_keys_everyone_is_found(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    recipients = [f"user{n}@example.com" for n in range(120)]
+    for each in recipients:
+        put_mailbox(dynamodb, each)
+    assert None not in directory.look_up(recipients).values()
+
+
+class Unprocessed:
+    """DynamoDB leaves all but so many keys of each read for later."""
+
+    def __init__(self, dynamodb: Any, at_a_time: int) -> None:
+        self._at_a_time = at_a_time
+        self._left: list[Any] = []
+        dynamodb.meta.events.register("provide-client-params.dynamodb.BatchGetItem", self._cut)
+        dynamodb.meta.events.register("after-call.dynamodb.BatchGetItem", self._tell)
+
+    def _cut(self, params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        keys = params["RequestItems"][MAILBOXES]["Keys"]
+        self._left = keys[self._at_a_time :]
+        return {"RequestItems": {MAILBOXES: {"Keys": keys[: self._at_a_time] or keys[:1]}}}
+
+    def _tell(self, parsed: dict[str, Any], **_: Any) -> None:
+        if self._at_a_time == 0:
+            parsed["Responses"] = {}
+        if self._left:
+            parsed["UnprocessedKeys"] = {MAILBOXES: {"Keys": self._left}}
+
+
+def test_keys_that_were_left_unprocessed_are_read_again(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    recipients = ["a@example.com", "b@example.com", "c@example.com"]
+    for each in recipients:
+        put_mailbox(dynamodb, each)
+    Unprocessed(dynamodb, at_a_time=2)
+    assert None not in directory.look_up(recipients).values()
+
+
+def test_nobody_is_unknown_because_a_key_was_never_read(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    Unprocessed(dynamodb, at_a_time=0)
+    with pytest.raises(DirectoryUnavailableError, match="2 mailboxes were left unread"):
+        directory.look_up([ALICE])
+
+
+def test_nobody_is_unknown_because_the_table_did_not_answer(
+    directory: DynamoDirectory, dynamodb: DynamoDBClient
+) -> None:
+    fail(dynamodb, "BatchGetItem", Answer(code="ProvisionedThroughputExceededException"))
+    with pytest.raises(ClientError):
+        directory.look_up([ALICE])

@@ -1,0 +1,230 @@
+"""The ledger in DynamoDB: a claim is a lease, an end is final, and every recipient is its own."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from bouncer.aws.ledger import DynamoLedger
+from bouncer.ledger import SETTLED, Claims, Entry, LedgerUnavailableError, State
+from tests.integration.builders import BOUNCES, NOBODY, Answer, entry_of, fail, requests_of
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LEASE = timedelta(seconds=30)
+RETENTION = timedelta(days=14)
+MAIL = "msg1"
+
+
+class At:
+    """A ledger whose clock is set by hand."""
+
+    def __init__(self, dynamodb: DynamoDBClient) -> None:
+        self.now = NOW
+        self.ledger = DynamoLedger(dynamodb, BOUNCES, retention=RETENTION, clock=lambda: self.now)
+
+    def claim(self, *recipients: str, owner: str = "me", message_id: str = MAIL) -> Claims:
+        reasons = dict.fromkeys(recipients or (NOBODY,), "unknown-recipient")
+        return self.ledger.claim(message_id, reasons, owner=owner, until=self.now + LEASE)
+
+    def settle(
+        self, state: State, recipient: str = NOBODY, owner: str | None = None, bounce_id: str = ""
+    ) -> None:
+        entry = Entry(
+            message_id=MAIL,
+            recipient=recipient,
+            state=state,
+            reason="unknown-recipient",
+            status="5.1.1",
+            received_at=NOW - timedelta(minutes=1),
+            bounce_id=bounce_id,
+        )
+        self.ledger.settle([entry], owner=owner)
+
+    def state(self, recipient: str = NOBODY) -> State:
+        return next(e.state for e in self.ledger.history(MAIL) if e.recipient == recipient)
+
+
+@pytest.fixture
+def at(dynamodb: DynamoDBClient) -> At:
+    return At(dynamodb)
+
+
+def test_who_comes_first_has_the_claim(at: At) -> None:
+    claims = at.claim()
+    assert claims == Claims(mine=frozenset({NOBODY}), settled={}, in_flight={})
+    assert at.state() is State.CLAIMED
+
+
+def test_who_comes_second_hears_how_long_the_claim_holds(at: At) -> None:
+    at.claim(owner="other")
+    assert at.claim() == Claims(mine=frozenset(), settled={}, in_flight={NOBODY: NOW + LEASE})
+
+
+def test_a_claim_can_be_repeated_by_its_holder(at: At) -> None:
+    at.claim()
+    at.now += timedelta(seconds=10)
+    assert at.claim().mine == {NOBODY}
+    assert at.claim(owner="other").in_flight == {NOBODY: at.now + LEASE}
+
+
+def test_a_claim_is_a_lease(at: At) -> None:
+    at.claim(owner="crashed")
+    at.now += LEASE
+    assert at.claim().mine == {NOBODY}
+
+
+@pytest.mark.parametrize("state", sorted(SETTLED))
+def test_an_end_is_final(at: At, state: State) -> None:
+    at.claim(owner="other")
+    at.settle(state, owner="other")
+    at.now += 10 * LEASE
+    assert at.claim() == Claims(mine=frozenset(), settled={NOBODY: state}, in_flight={})
+
+
+@pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED])
+def test_what_waits_may_be_claimed_at_once(at: At, state: State) -> None:
+    at.claim(owner="other")
+    at.settle(state, owner="other")
+    assert at.claim().mine == {NOBODY}
+
+
+def test_each_recipient_is_claimed_on_its_own(at: At) -> None:
+    at.claim("busy@example.com", owner="other")
+    at.settle(State.SENT, "done@example.com")
+    claims = at.claim("busy@example.com", "done@example.com", "mine@example.com")
+    assert claims.mine == {"mine@example.com"}
+    assert set(claims.in_flight) == {"busy@example.com"}
+    assert claims.settled == {"done@example.com": State.SENT}
+
+
+def test_the_same_recipient_of_another_mail_is_another_matter(at: At) -> None:
+    at.claim(message_id="msg2", owner="other")
+    assert at.claim().mine == {NOBODY}
+
+
+def test_a_recipient_is_the_same_in_any_case(at: At) -> None:
+    """Overlapping rules may be told the address as it was typed."""
+    at.claim("Nobody@Example.COM", owner="other")
+    assert set(at.claim(NOBODY).in_flight) == {NOBODY}
+
+
+def test_an_entry_past_its_expiry_counts_as_gone(at: At) -> None:
+    """TTL deletes within days only."""
+    at.settle(State.SENT)
+    at.now += RETENTION
+    assert at.claim().mine == {NOBODY}
+
+
+def test_an_entry_before_its_expiry_still_counts(at: At) -> None:
+    at.settle(State.SENT)
+    at.now += RETENTION - timedelta(seconds=1)
+    assert at.claim().settled == {NOBODY: State.SENT}
+
+
+def test_the_holder_settles_with_all_that_a_person_wants_to_know(at: At) -> None:
+    at.claim()
+    at.now += timedelta(seconds=3)
+    at.settle(State.SENT, owner="me", bounce_id="bounce-1")
+    (entry,) = at.ledger.history(MAIL)
+    assert entry == Entry(
+        message_id=MAIL,
+        recipient=NOBODY,
+        state=State.SENT,
+        reason="unknown-recipient",
+        status="5.1.1",
+        received_at=NOW - timedelta(minutes=1),
+        updated_at=NOW + timedelta(seconds=3),
+        lease_until=NOW + LEASE,
+        bounce_id="bounce-1",
+    )
+
+
+def test_an_entry_expires_after_the_retention(at: At, dynamodb: DynamoDBClient) -> None:
+    at.settle(State.SENT)
+    expires = float(entry_of(dynamodb, MAIL, NOBODY)["expires_at"])
+    assert expires == (NOW + RETENTION).timestamp()
+
+
+def test_who_lost_the_lease_settles_nothing(at: At) -> None:
+    at.claim(owner="slow")
+    at.now += LEASE
+    at.claim(owner="quick")
+    at.settle(State.REJECTED, owner="slow")
+    assert at.state() is State.CLAIMED
+
+
+def test_settling_twice_changes_nothing(at: At) -> None:
+    at.claim()
+    at.settle(State.SENT, owner="me", bounce_id="bounce-1")
+    at.settle(State.REJECTED, owner="me")
+    at.settle(State.EXPIRED)
+    assert at.state() is State.SENT
+
+
+@pytest.mark.parametrize("before", [None, State.DEFERRED, State.DEAD_LETTERED])
+def test_what_nobody_holds_is_settled_without_a_claim(at: At, before: State | None) -> None:
+    if before is not None:
+        at.settle(before)
+    at.settle(State.EXPIRED)
+    assert at.state() is State.EXPIRED
+
+
+def test_what_somebody_holds_is_not_settled_by_others(at: At) -> None:
+    at.claim(owner="other")
+    at.settle(State.SUPPRESSED)
+    assert at.state() is State.CLAIMED
+
+
+def test_what_was_abandoned_is_settled_by_anyone(at: At) -> None:
+    at.claim(owner="crashed")
+    at.now += LEASE
+    at.settle(State.DEAD_LETTERED)
+    assert at.state() is State.DEAD_LETTERED
+
+
+def test_the_history_holds_every_recipient_and_nothing_else_of_the_table(
+    at: At, dynamodb: DynamoDBClient
+) -> None:
+    at.claim("a@example.com", "b@example.com")
+    at.claim(message_id="msg2")
+    dynamodb.put_item(
+        TableName=BOUNCES,
+        Item={"pk": {"S": f"message#{MAIL}"}, "sk": {"S": "usage#alice@example.com"}},
+    )
+    recipients = [entry.recipient for entry in at.ledger.history(MAIL)]
+    assert recipients == ["a@example.com", "b@example.com"]
+
+
+def test_the_history_of_a_mail_that_nobody_knows_is_empty(at: At) -> None:
+    assert at.ledger.history("never seen") == []
+
+
+def test_a_claim_costs_one_request_a_recipient(at: At, dynamodb: DynamoDBClient) -> None:
+    seen = requests_of(dynamodb)
+    at.claim("a@example.com", "b@example.com")
+    at.claim("a@example.com", owner="other")
+    assert seen == ["UpdateItem"] * 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer(code="ProvisionedThroughputExceededException"),
+        Answer(code="InternalServerError", status=500),
+        Answer(code="AccessDeniedException"),
+        EndpointConnectionError(endpoint_url="https://dynamodb"),
+    ],
+    ids=lambda trouble: getattr(trouble, "code", "no connection"),
+)
+def test_a_table_that_does_not_answer_is_an_error_of_the_ledger(
+    at: At, dynamodb: DynamoDBClient, trouble: Answer | Exception
+) -> None:
+    fail(dynamodb, "UpdateItem", trouble, trouble)
+    fail(dynamodb, "Query", trouble)
+    with pytest.raises(LedgerUnavailableError):
+        at.claim()
+    with pytest.raises(LedgerUnavailableError):
+        at.settle(State.SENT)
+    with pytest.raises(LedgerUnavailableError):
+        at.ledger.history(MAIL)

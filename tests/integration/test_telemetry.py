@@ -1,0 +1,309 @@
+"""One line a mail and valid metrics; and where addresses are not wanted, none is printed."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import pytest
+from aws_lambda_powertools import Logger
+
+from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE, Telemetry
+from bouncer.bounce import Bounce
+from bouncer.delivery import Event, Fate
+from bouncer.guards import GuardName, OtherReason
+from bouncer.ledger import State
+from bouncer.mailboxes import Mailbox
+from bouncer.message import InboundMessage
+from bouncer.plan import Disposition, Plan
+from bouncer.policy import Decision, Outcome
+from bouncer.service import Handled
+from bouncer.settings import LogAddresses
+from tests.integration.builders import ALICE, NOBODY, PAT, bounce
+from tests.integration.conftest import Printed
+
+SERVICE = "my-stack"
+
+
+def telemetry(addresses: LogAddresses = LogAddresses.FULL, service: str = SERVICE) -> Telemetry:
+    return Telemetry(Logger(serialize_stacktrace=False), service=service, addresses=addresses)
+
+
+def fate(recipient: str = NOBODY, state: State = State.SENT, **fields: str | bool) -> Fate:
+    given: dict[str, str | bool] = {
+        "message_id": "msg1",
+        "reason": "unknown-recipient",
+        "bounce_type": "DoesNotExist",
+        "status": "5.1.1",
+        **fields,
+    }
+    return Fate(recipient=recipient, state=state, **given)  # type: ignore[arg-type]
+
+
+def decision(
+    recipient: str = NOBODY, outcome: Outcome = Outcome.BOUNCE, *, dry_run: bool = False
+) -> Decision:
+    reason = "unknown-recipient" if outcome is Outcome.BOUNCE else outcome.value
+    return Decision(recipient=recipient, outcome=outcome, reason=reason, dry_run=dry_run)
+
+
+def handled(
+    *fates: Fate,
+    decisions: Iterable[Decision] = (decision(),),
+    sender: str = PAT,
+    suppressed: GuardName | OtherReason | None = None,
+    near_full: Iterable[Mailbox] = (),
+) -> Handled:
+    what: Bounce = bounce()
+    mail = InboundMessage(
+        message_id="msg1", received_at=datetime.now(UTC), source=sender, recipients=(NOBODY,)
+    )
+    plan = Plan(mail=mail, decisions=tuple(decisions), bounce=what, suppressed=suppressed)
+    return Handled(
+        plan=plan,
+        fates=fates,
+        disposition=Disposition.STOP_RULE_SET,
+        near_full=tuple(near_full),
+    )
+
+
+# --- Metrics ---------------------------------------------------------------------------------
+
+
+def test_a_metric_is_valid_embedded_metric_format(printed: Printed) -> None:
+    """docs.aws.amazon.com: CloudWatch_Embedded_Metric_Format_Specification."""
+    metrics = telemetry()
+    metrics.sent([fate()])
+    metrics.flush()
+    (blob,) = printed.blobs
+    directive = blob["_aws"]["CloudWatchMetrics"][0]
+    assert directive["Namespace"] == NAMESPACE
+    assert directive["Metrics"] == [{"Name": "BounceSent", "Unit": "Count"}]
+    assert blob["BounceSent"] == [1]
+    assert abs(blob["_aws"]["Timestamp"] / 1000 - datetime.now(UTC).timestamp()) < 60
+    members = {name for dimensions in directive["Dimensions"] for name in dimensions}
+    assert {name: blob[name] for name in members} == {
+        "service": SERVICE,
+        "Reason": "unknown-recipient",
+        "BounceType": "DoesNotExist",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "bounce_type", "dimensions"),
+    [
+        ("", "", [["service"]]),
+        ("spam", "", [["service"], ["service", "Reason"]]),
+        (
+            "over-quota",
+            "ExceededQuota",
+            [["service"], ["service", "Reason"], ["service", "Reason", "BounceType"]],
+        ),
+    ],
+)
+def test_alarms_find_a_metric_without_its_reason(
+    printed: Printed, reason: str, bounce_type: str, dimensions: list[list[str]]
+) -> None:
+    metrics = telemetry()
+    metrics.count("Something", reason, bounce_type)
+    metrics.flush()
+    (blob,) = printed.blobs
+    assert blob["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == dimensions
+
+
+def test_what_happened_often_is_one_blob(printed: Printed) -> None:
+    metrics = telemetry()
+    for _ in range(500):
+        metrics.event(Event.THROTTLED)
+    metrics.count("BounceSent", "a")
+    metrics.count("BounceSent", "b")
+    metrics.flush()
+    assert len(printed.blobs) == 3
+    assert printed.counts == {"SendBounceThrottled": 500, "BounceSent:a": 1, "BounceSent:b": 1}
+
+
+def test_what_was_flushed_is_not_counted_again(printed: Printed) -> None:
+    metrics = telemetry()
+    metrics.count("Something")
+    metrics.flush()
+    metrics.flush()
+    assert len(printed.blobs) == 1
+
+
+@pytest.mark.parametrize("state", sorted(BY_STATE))
+def test_every_end_of_a_bounce_has_a_metric(printed: Printed, state: State) -> None:
+    metrics = telemetry()
+    metrics.sent([fate(state=state)])
+    metrics.flush()
+    assert printed.counts == {f"{BY_STATE[state]}:unknown-recipient": 1}
+
+
+def test_every_state_but_claimed_is_an_end_or_a_wait_with_a_metric() -> None:
+    assert set(BY_STATE) == set(State) - {State.CLAIMED}
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.CLAIMED])
+def test_what_was_so_before_is_not_counted_again(printed: Printed, state: State) -> None:
+    metrics = telemetry()
+    metrics.sent([fate(state=state, repeated=True)])
+    metrics.flush()
+    assert printed.counts == {}
+
+
+def test_a_bounce_without_a_type_is_counted_by_its_status(printed: Printed) -> None:
+    metrics = telemetry()
+    metrics.sent([fate(bounce_type="", status="5.2.1")])
+    metrics.flush()
+    assert printed.blobs[0]["BounceType"] == "5.2.1"
+
+
+@pytest.mark.parametrize("outcome", sorted(BY_OUTCOME))
+def test_what_is_not_bounced_is_counted_by_its_outcome(printed: Printed, outcome: Outcome) -> None:
+    metrics = telemetry()
+    metrics.handled(handled(decisions=[decision(outcome=outcome)]))
+    metrics.flush()
+    assert printed.counts == {f"{BY_OUTCOME[outcome]}:{outcome}": 1}
+
+
+@pytest.mark.parametrize("outcome", sorted(Outcome))
+def test_a_dry_run_is_counted_as_one(printed: Printed, outcome: Outcome) -> None:
+    metrics = telemetry()
+    metrics.handled(handled(decisions=[decision(outcome=outcome, dry_run=True)]))
+    metrics.flush()
+    (name,) = printed.counts
+    assert name.startswith("RecipientDryRun:")
+
+
+# --- The log ---------------------------------------------------------------------------------
+
+
+def test_a_mail_is_one_line_with_every_recipients_decision_and_fate(printed: Printed) -> None:
+    metrics = telemetry()
+    metrics.handled(
+        handled(
+            fate(bounce_id="bounce-1"),
+            decisions=[decision(), decision(ALICE, Outcome.ACCEPT)],
+        )
+    )
+    (line,) = printed.lines
+    assert line["message"] == "mail handled"
+    assert (line["ses_message_id"], line["sender"], line["disposition"]) == (
+        "msg1",
+        PAT,
+        "STOP_RULE_SET",
+    )
+    assert "suppressed" not in line
+    assert line["recipients"] == [
+        {
+            "recipient": NOBODY,
+            "outcome": "bounce",
+            "reason": "unknown-recipient",
+            "dry_run": False,
+            "state": "sent",
+            "bounce_type": "DoesNotExist",
+            "status": "5.1.1",
+            "bounce_id": "bounce-1",
+            "detail": None,
+            "repeated": False,
+        },
+        {"recipient": ALICE, "outcome": "accept", "reason": "accept", "dry_run": False},
+    ]
+
+
+def test_a_null_sender_is_written_as_one(printed: Printed) -> None:
+    telemetry().handled(handled(sender="", suppressed=GuardName.NULL_SENDER))
+    (line,) = printed.lines
+    assert (line["sender"], line["suppressed"]) == ("<>", "null-sender")
+
+
+def test_the_worker_writes_a_line_a_mail(printed: Printed) -> None:
+    telemetry().sent(
+        [fate("a@example.com"), fate("b@example.com"), fate(message_id="msg2", detail="later")]
+    )
+    assert [(line["ses_message_id"], len(line["recipients"])) for line in printed.lines] == [
+        ("msg1", 2),
+        ("msg2", 1),
+    ]
+
+
+def test_a_mailbox_that_is_nearly_full_is_noted_and_counted(printed: Printed) -> None:
+    metrics = telemetry()
+    box = Mailbox(address=ALICE, quota_bytes=100, used_bytes=95)
+    metrics.handled(handled(near_full=[box]))
+    metrics.flush()
+    line = printed.line("mailbox near full")
+    assert (line["mailbox"], line["used_bytes"], line["quota_bytes"]) == (ALICE, 95, 100)
+    assert printed.counts["MailboxNearFull"] == 1
+
+
+def test_a_warning_is_a_line_and_a_count(printed: Printed) -> None:
+    metrics = telemetry()
+    metrics.warn("SlotRepaired", "the next slot was 3600 s ahead")
+    metrics.bad_mailbox(ALICE, "Expected `int`")
+    metrics.flush()
+    assert [(line["level"], line["detail"]) for line in printed.lines] == [
+        ("WARNING", "the next slot was 3600 s ahead"),
+        ("WARNING", "Expected `int`"),
+    ]
+    assert printed.counts == {"SlotRepaired": 1, "MailboxItemInvalid": 1}
+
+
+# --- Addresses -------------------------------------------------------------------------------
+
+
+def say_everything(metrics: Telemetry) -> None:
+    rejected = f"MessageRejected: {NOBODY} is not verified"
+    metrics.handled(
+        handled(
+            fate(),
+            fate(ALICE, State.REJECTED, detail=rejected),
+            decisions=[decision(), decision(ALICE)],
+            near_full=[Mailbox(address=ALICE, quota_bytes=100, used_bytes=95)],
+        )
+    )
+    metrics.sent([fate(state=State.REJECTED, detail=rejected)])
+    metrics.bad_mailbox(ALICE, "Expected `int`, got `str` - at `$.quota_bytes`")
+    metrics.flush()
+
+
+@pytest.mark.parametrize("addresses", [LogAddresses.HASH, LogAddresses.NONE])
+def test_no_address_is_printed_where_none_is_wanted(
+    printed: Printed, addresses: LogAddresses
+) -> None:
+    say_everything(telemetry(addresses))
+    for address in (PAT, NOBODY, ALICE):
+        assert address not in printed.text
+        assert address.partition("@")[0] not in printed.text.replace("unknown-recipient", "")
+    assert "MessageRejected" in printed.text
+
+
+def test_with_full_addresses_everything_is_there(printed: Printed) -> None:
+    say_everything(telemetry(LogAddresses.FULL))
+    for text in (PAT, NOBODY, ALICE, "is not verified"):
+        assert text in printed.text
+
+
+def hashed(printed: Printed) -> str:
+    sender: str = printed.lines[-1]["sender"]
+    return sender
+
+
+def test_a_hash_tells_the_same_address_again_and_others_apart(printed: Printed) -> None:
+    metrics = telemetry(LogAddresses.HASH)
+    found = []
+    for sender in ("pat@sender.example", "Pat@Sender.Example", "pam@sender.example"):
+        metrics.handled(handled(sender=sender))
+        found.append(hashed(printed))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_hash_cannot_be_compared_between_deployments(printed: Printed) -> None:
+    telemetry(LogAddresses.HASH, service="one").handled(handled())
+    first = hashed(printed)
+    telemetry(LogAddresses.HASH, service="another").handled(handled())
+    assert hashed(printed) != first
+
+
+def test_without_addresses_the_log_has_nothing_in_their_place(printed: Printed) -> None:
+    telemetry(LogAddresses.NONE).handled(handled(fate()))
+    (line,) = printed.lines
+    assert "sender" not in line
+    assert line["recipients"][0]["recipient"] is None

@@ -1,0 +1,1 @@
+"""The promises under real processes, an atomic engine, and everything that goes wrong."""

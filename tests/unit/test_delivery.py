@@ -1,0 +1,773 @@
+"""A planned bounce is sent once, in its slot and inside the window; or it waits; or it is given up.
+
+The ports are small fakes in memory; the limiter is the real one, in virtual time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from bouncer.bounce import WINDOW, Bounce
+from bouncer.delivery import Delivery, Event, Fate, Terms
+from bouncer.guards import GuardName, OtherReason
+from bouncer.ledger import SETTLED, Claims, Entry, LedgerUnavailableError, State
+from bouncer.limiter import (
+    Busy,
+    Limiter,
+    MemorySlots,
+    Pace,
+    Reserved,
+    SlotsUnavailableError,
+)
+from bouncer.overflow import OverflowUnavailableError
+from bouncer.sender import RefusedError, ThrottledError, TryAgainError
+from tests.integration.builders import NOBODY, bounce
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PACE = Pace()
+TERMS = Terms()
+MARGIN = TERMS.window_margin
+
+INVOCATION = 23.5
+"""Seconds that an inbound invocation has."""
+RUN = 88.5
+"""Seconds that the worker has."""
+ANSWER = 11.0
+"""Seconds that are kept for the last call's answer."""
+
+
+# --- The ports -------------------------------------------------------------------------------
+
+
+class Held(msgspec.Struct):
+    """A line of the ledger, and who holds it."""
+
+    entry: Entry
+    owner: str | None = None
+
+
+class MemoryLedger:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self.lines: dict[tuple[str, str], Held] = {}
+        self.claimed: list[str] = []
+        """The message ids that somebody asked for."""
+        self.broken_for: set[str] = set()
+        self.forgets_ends = False
+
+    def claim(
+        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+    ) -> Claims:
+        self.claimed.append(message_id)
+        if message_id in self.broken_for:
+            raise LedgerUnavailableError
+        mine: set[str] = set()
+        settled: dict[str, State] = {}
+        in_flight: dict[str, datetime] = {}
+        for recipient, reason in reasons.items():
+            held = self.lines.get((message_id, recipient))
+            lease = held.entry.lease_until if held else None
+            if held and held.entry.state in SETTLED:
+                settled[recipient] = held.entry.state
+            elif held and lease and lease > self._clock() and held.owner != owner:
+                in_flight[recipient] = lease
+            else:
+                entry = Entry(
+                    message_id=message_id,
+                    recipient=recipient,
+                    state=State.CLAIMED,
+                    reason=reason,
+                    lease_until=until,
+                )
+                self.lines[message_id, recipient] = Held(entry, owner)
+                mine.add(recipient)
+        return Claims(mine=frozenset(mine), settled=settled, in_flight=in_flight)
+
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+        if self.forgets_ends:
+            raise LedgerUnavailableError
+        for entry in entries:
+            held = self.lines.get((entry.message_id, entry.recipient))
+            if held is None or (held.entry.state not in SETTLED and held.owner in (owner, None)):
+                self.lines[entry.message_id, entry.recipient] = Held(entry)
+
+    def history(self, message_id: str) -> list[Entry]:
+        return [held.entry for (mail, _), held in self.lines.items() if mail == message_id]
+
+    def state(self, message_id: str = "msg1", recipient: str = NOBODY) -> State:
+        return self.lines[message_id, recipient].entry.state
+
+
+class FakeSender:
+    """Does what it is told for each call in turn, then sends."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.script: list[Exception | float] = []
+        """An error that SES answers with, or how long the call is held up before its turn."""
+        self.calls: list[tuple[float, Bounce]] = []
+        """When each call started, with its bounce."""
+        self.warmed: list[float] = []
+        self.answer_takes = 0.0
+
+    def warm(self) -> None:
+        self.warmed.append(self._world.seconds)
+
+    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+        step = self.script.pop(0) if self.script else 0.0
+        if isinstance(step, float):
+            self._world.pass_time(step)
+        turn()
+        self.calls.append((self._world.seconds, bounce))
+        self._world.pass_time(self.answer_takes)
+        if isinstance(step, Exception):
+            raise step
+        return f"bounce-{len(self.calls)}"
+
+    @property
+    def starts(self) -> list[float]:
+        return [start for start, _ in self.calls]
+
+    @property
+    def sent_for(self) -> list[str]:
+        return [bounce.message_id for _, bounce in self.calls]
+
+
+class FakeOverflow:
+    def __init__(self) -> None:
+        self.queued: list[tuple[Bounce, timedelta]] = []
+        self.backlog = 0
+        self.broken = False
+
+    def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
+        if self.broken:
+            raise OverflowUnavailableError
+        self.queued.append((bounce, delay))
+
+    def waiting(self) -> int:
+        return self.backlog
+
+
+class WatchedSlots(MemorySlots):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[float] = []
+        """The span of each reservation that was tried."""
+        self.broken = False
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        self.asked.append(span)
+        self._check()
+        return super().reserve(now, span, max_wait, horizon)
+
+    def hold_back(self, now: float, until: float) -> None:
+        self._check()
+        super().hold_back(now, until)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise SlotsUnavailableError
+
+
+class World:
+    """A delivery with its ports, and the time that they share."""
+
+    def __init__(self, terms: Terms = TERMS) -> None:
+        self.seconds = 0.0
+        self.ledger = MemoryLedger(self.now)
+        self.sender = FakeSender(self)
+        self.overflow = FakeOverflow()
+        self.slots = WatchedSlots()
+        self.counted: list[Event] = []
+        limiter = Limiter(
+            self.slots,
+            PACE,
+            clock=self.epoch,
+            monotonic=lambda: self.seconds,
+            # At least what an epoch second can tell apart, or time would stand still.
+            sleep=lambda seconds: self.pass_time(max(seconds, 1e-6)),
+        )
+        self.delivery = Delivery(
+            ledger=self.ledger,
+            limiter=limiter,
+            sender=self.sender,
+            overflow=self.overflow,
+            terms=terms,
+            count=self.counted.append,
+            clock=self.now,
+        )
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def epoch(self) -> float:
+        return START.timestamp() + self.seconds
+
+    def pass_time(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def next_slot_in(self, seconds: float) -> None:
+        self.slots.hold_back(self.epoch(), self.epoch() + seconds)
+
+    def inbound(
+        self, what: Bounce, *, owner: str = "me", seconds: float = INVOCATION
+    ) -> list[Fate]:
+        until = self.now() + timedelta(seconds=seconds)
+        return self.delivery.send_or_queue(what, owner=owner, until=until)
+
+    def work(
+        self, *batch: Bounce, owner: str = "worker", seconds: float = RUN
+    ) -> tuple[list[Fate], set[str]]:
+        """Send a batch whose ids are those of its mails."""
+        until = self.now() + timedelta(seconds=seconds)
+        by_id = {each.message_id: each for each in batch}
+        return self.delivery.send_batch(by_id, owner=owner, until=until)
+
+    def claimed_elsewhere(self, message_id: str, *recipients: str, seconds: float = 20) -> datetime:
+        until = self.now() + timedelta(seconds=seconds)
+        reasons = dict.fromkeys(recipients, "unknown-recipient")
+        self.ledger.claim(message_id, reasons, owner="somebody else", until=until)
+        return until
+
+    def settled_before(self, state: State, message_id: str, *recipients: str) -> None:
+        self.ledger.settle(
+            Entry(message_id=message_id, recipient=each, state=state, reason="unknown-recipient")
+            for each in recipients
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def mail(message_id: str = "msg1", *recipients: str, age: float = 60) -> Bounce:
+    """A bounce of a mail that came so many seconds ago."""
+    return bounce(message_id, *recipients, received_at=START - timedelta(seconds=age))
+
+
+def ages(*message_ids: str) -> Iterator[Bounce]:
+    """Bounces of mails that came one after the other."""
+    for number, message_id in enumerate(message_ids):
+        yield mail(message_id, age=1000.0 - number)
+
+
+def states(fates: Iterable[Fate]) -> dict[str, State]:
+    return {fate.message_id: fate.state for fate in fates}
+
+
+TOO_OLD = (WINDOW - MARGIN).total_seconds()
+"""The age in seconds at which a bounce is given up."""
+
+
+# --- One inbound mail ------------------------------------------------------------------------
+
+
+def test_a_bounce_is_sent_at_once_when_a_slot_is_free(world: World) -> None:
+    (fate,) = world.inbound(mail())
+    assert (fate.state, fate.reason, fate.bounce_type, fate.status, fate.bounce_id) == (
+        State.SENT,
+        "unknown-recipient",
+        "DoesNotExist",
+        "5.1.1",
+        "bounce-1",
+    )
+    assert world.sender.starts == [0.0]
+    assert world.overflow.queued == []
+
+
+def test_what_was_sent_stands_in_the_ledger(world: World) -> None:
+    world.inbound(mail())
+    (entry,) = world.ledger.history("msg1")
+    assert (entry.state, entry.bounce_id, entry.status) == (State.SENT, "bounce-1", "5.1.1")
+    assert entry.received_at == START - timedelta(seconds=60)
+
+
+def test_recipients_are_bounced_in_one_call(world: World) -> None:
+    fates = world.inbound(mail("msg1", "a@example.com", "b@example.com"))
+    assert [(fate.recipient, fate.state) for fate in fates] == [
+        ("a@example.com", State.SENT),
+        ("b@example.com", State.SENT),
+    ]
+    assert len(world.sender.calls) == 1
+
+
+def test_a_near_slot_is_waited_for_with_an_open_connection(world: World) -> None:
+    world.next_slot_in(2)
+    world.inbound(mail())
+    assert world.sender.starts == [pytest.approx(2)]
+    assert world.sender.warmed == [0.0, pytest.approx(1.75)]
+
+
+def test_without_a_near_slot_the_bounce_is_queued_whole(world: World) -> None:
+    world.next_slot_in(TERMS.wait_budget + 1)
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.DEFERRED
+    assert world.overflow.queued == [(mail(), timedelta(0))]
+    assert world.ledger.state() is State.DEFERRED
+    assert world.sender.calls == []
+    assert world.seconds < 0.1
+
+
+def test_a_known_backlog_queues_without_claiming_or_asking_the_limiter(world: World) -> None:
+    world.next_slot_in(60)
+    world.inbound(mail("msg1"))
+    world.ledger.claimed.clear()
+    world.slots.asked.clear()
+    fates = world.inbound(mail("msg2"))
+    assert states(fates) == {"msg2": State.DEFERRED}
+    assert [each.message_id for each, _ in world.overflow.queued] == ["msg1", "msg2"]
+    assert world.ledger.claimed == []
+    assert world.slots.asked == []
+    assert world.ledger.state("msg2") is State.DEFERRED
+
+
+def test_when_the_backlog_can_have_shrunk_the_limiter_is_asked_again(world: World) -> None:
+    world.next_slot_in(10)
+    world.inbound(mail("msg1"))
+    world.pass_time(7.5)
+    assert states(world.inbound(mail("msg2"))) == {"msg2": State.SENT}
+    assert world.sender.starts == [pytest.approx(10)]
+
+
+def test_a_call_that_missed_its_slot_takes_a_new_one(world: World) -> None:
+    world.sender.script = [1.5]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.SENT
+    assert world.sender.starts == [pytest.approx(1.5)]
+    assert world.counted == [Event.SLOT_EXPIRED]
+    assert len(world.slots.asked) == 2
+
+
+def test_a_call_that_is_late_for_every_slot_is_queued_and_never_made(world: World) -> None:
+    world.sender.script = [5.0, 5.0, 5.0]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.DEFERRED
+    assert world.sender.calls == []
+    assert world.counted == [Event.SLOT_EXPIRED] * 3
+
+
+def test_a_throttled_call_holds_everyone_back_and_takes_a_new_slot(world: World) -> None:
+    world.sender.script = [ThrottledError()]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.SENT
+    assert world.sender.starts == [0.0, pytest.approx(TERMS.penalty)]
+    assert world.counted == [Event.THROTTLED]
+
+
+def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(world: World) -> None:
+    def break_down(bounce: Bounce, turn: Callable[[], None]) -> str:
+        turn()
+        world.slots.broken = True
+        raise ThrottledError
+
+    world.sender.send = break_down  # type: ignore[method-assign]
+    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    assert world.counted == [Event.THROTTLED, Event.NO_SLOT, Event.NO_SLOT]
+
+
+def test_the_connection_is_opened_before_a_slot_is_asked_for(world: World) -> None:
+    """On a quiet day the slot is now, and opening one would make the call late."""
+    asked_when_warmed: list[int] = []
+    world.sender.warm = lambda: asked_when_warmed.append(len(world.slots.asked))  # type: ignore[method-assign]
+    world.inbound(mail())
+    assert asked_when_warmed[0] == 0
+
+
+def failing(answer_lost: bool = False) -> TryAgainError:
+    return TryAgainError("503", answer_lost=answer_lost)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_passing_failure_is_tried_again_in_the_next_slot(world: World, failures: int) -> None:
+    world.sender.script = [failing() for _ in range(failures)]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.SENT
+    gaps = [b - a for a, b in zip(world.sender.starts, world.sender.starts[1:], strict=False)]
+    assert gaps == [pytest.approx(PACE.span(1))] * failures
+    assert world.counted == [Event.TRY_AGAIN] * failures
+
+
+@pytest.mark.parametrize(("lost", "event"), [(False, Event.TRY_AGAIN), (True, Event.ANSWER_LOST)])
+def test_a_lost_answer_is_counted_apart(world: World, lost: bool, event: Event) -> None:
+    """The next try may be a second bounce."""
+    world.sender.script = [failing(lost)]
+    assert states(world.inbound(mail())) == {"msg1": State.SENT}
+    assert world.counted == [event]
+
+
+def test_after_three_failures_the_queue_tries_on(world: World) -> None:
+    world.sender.script = [failing() for _ in range(5)]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.DEFERRED
+    assert len(world.sender.calls) == 3
+    assert world.overflow.queued == [(mail(), timedelta(0))]
+    assert world.ledger.state() is State.DEFERRED
+
+
+def test_what_ses_refuses_for_good_is_rejected_with_its_words(world: World) -> None:
+    world.sender.script = [RefusedError("MessageRejected", "Email address is not verified.")]
+    (fate,) = world.inbound(mail())
+    assert (fate.state, fate.detail) == (
+        State.REJECTED,
+        "MessageRejected: Email address is not verified.",
+    )
+    assert world.ledger.state() is State.REJECTED
+    assert world.overflow.queued == []
+    assert len(world.sender.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "backlog", "state"),
+    [
+        (60, 0, State.DEFERRED),
+        (TOO_OLD - 10, 0, State.DEFERRED),
+        (TOO_OLD, 0, State.EXPIRED),
+        (TOO_OLD - 3600, 3500, State.DEFERRED),
+        (TOO_OLD - 3600, 3600, State.EXPIRED),
+        (60, 80_000, State.DEFERRED),
+        (60, 90_000, State.EXPIRED),
+    ],
+)
+def test_what_the_window_and_the_backlog_leave_no_time_for_is_given_up_at_once(
+    world: World, age: float, backlog: int, state: State
+) -> None:
+    world.next_slot_in(60)
+    world.overflow.backlog = backlog
+    (fate,) = world.inbound(mail(age=age))
+    assert fate.state is state
+    assert world.ledger.state() is state
+    expired = state is State.EXPIRED
+    assert (fate.reason == OtherReason.WINDOW_CLOSED) is expired
+    assert bool(world.overflow.queued) is not expired
+
+
+@pytest.mark.parametrize("state", sorted(SETTLED))
+def test_what_was_settled_before_stays_so_and_is_counted(world: World, state: State) -> None:
+    world.settled_before(state, "msg1", NOBODY)
+    (fate,) = world.inbound(mail())
+    assert (fate.state, fate.repeated) == (state, True)
+    assert world.sender.calls == []
+    assert world.overflow.queued == []
+    assert world.counted == [Event.REPEAT_PREVENTED]
+
+
+def test_what_is_in_flight_elsewhere_is_looked_at_again_after_its_lease(world: World) -> None:
+    lease = world.claimed_elsewhere("msg1", NOBODY)
+    (fate,) = world.inbound(mail())
+    assert (fate.state, fate.repeated) == (State.CLAIMED, True)
+    assert world.sender.calls == []
+    ((queued, delay),) = world.overflow.queued
+    assert queued == mail()
+    assert world.now() + delay > lease
+
+
+def test_a_lease_that_ended_is_taken_over(world: World) -> None:
+    world.claimed_elsewhere("msg1", NOBODY, seconds=20)
+    world.pass_time(21)
+    assert states(world.inbound(mail())) == {"msg1": State.SENT}
+
+
+def test_one_recipients_claim_never_swallows_anothers_bounce(world: World) -> None:
+    done, busy, mine = "done@example.com", "busy@example.com", "mine@example.com"
+    world.settled_before(State.SENT, "msg1", done)
+    world.claimed_elsewhere("msg1", busy)
+    fates = world.inbound(mail("msg1", done, busy, mine))
+    assert {fate.recipient: (fate.state, fate.repeated) for fate in fates} == {
+        done: (State.SENT, True),
+        busy: (State.CLAIMED, True),
+        mine: (State.SENT, False),
+    }
+    ((_, called),) = world.sender.calls
+    assert [each.recipient for each in called.recipients] == [mine]
+    ((queued, _),) = world.overflow.queued
+    assert [each.recipient for each in queued.recipients] == [busy]
+
+
+def test_another_mails_claim_is_none_of_ours(world: World) -> None:
+    world.claimed_elsewhere("msg2", NOBODY)
+    assert states(world.inbound(mail("msg1"))) == {"msg1": State.SENT}
+
+
+def test_without_the_ledger_nothing_is_sent(world: World) -> None:
+    world.ledger.broken_for = {"msg1"}
+    with pytest.raises(LedgerUnavailableError):
+        world.inbound(mail())
+    assert world.sender.calls == []
+    assert world.slots.asked == []
+
+
+def test_a_ledger_that_fails_after_the_call_does_not_undo_it(world: World) -> None:
+    world.ledger.forgets_ends = True
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.SENT
+    assert world.counted == [Event.LEDGER_LAGS]
+
+
+def test_a_limiter_that_fails_sends_the_bounce_to_the_queue(world: World) -> None:
+    world.slots.broken = True
+    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    assert world.counted == [Event.NO_SLOT]
+    assert len(world.overflow.queued) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0, ANSWER - 0.1])
+def test_an_invocation_without_time_for_an_answer_queues(world: World, seconds: float) -> None:
+    assert states(world.inbound(mail(), seconds=seconds)) == {"msg1": State.DEFERRED}
+    assert world.slots.asked == []
+
+
+def test_no_slot_is_waited_for_beyond_the_invocations_end(world: World) -> None:
+    world.next_slot_in(2)
+    assert states(world.inbound(mail(), seconds=ANSWER + 1)) == {"msg1": State.DEFERRED}
+
+
+def test_a_queue_that_takes_nothing_is_an_error_and_the_ledger_says_nothing_else(
+    world: World,
+) -> None:
+    """So that a retry, after the lease, decides the same again."""
+    world.next_slot_in(60)
+    world.overflow.broken = True
+    with pytest.raises(OverflowUnavailableError):
+        world.inbound(mail())
+    assert world.ledger.state() is State.CLAIMED
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [
+        (GuardName.NULL_SENDER, State.SUPPRESSED),
+        (OtherReason.OBSERVE_MODE, State.SUPPRESSED),
+        (OtherReason.WINDOW_CLOSED, State.EXPIRED),
+    ],
+)
+def test_what_is_not_sent_on_purpose_is_noted_with_its_reason(
+    world: World, reason: str, state: State
+) -> None:
+    (fate,) = world.delivery.suppress(mail(), reason)
+    assert (fate.state, fate.reason) == (state, reason)
+    assert world.ledger.state() is state
+    assert world.slots.asked == []
+
+
+def test_noting_a_suppressed_bounce_never_raises(world: World) -> None:
+    world.ledger.forgets_ends = True
+    (fate,) = world.delivery.suppress(mail(), GuardName.NULL_SENDER)
+    assert fate.state is State.SUPPRESSED
+    assert world.counted == [Event.LEDGER_LAGS]
+
+
+# --- The queue's worker ----------------------------------------------------------------------
+
+
+def test_the_oldest_mail_is_sent_first(world: World) -> None:
+    oldest, middle, newest = ages("oldest", "middle", "newest")
+    fates, again = world.work(newest, middle, oldest)
+    assert world.sender.sent_for == ["oldest", "middle", "newest"]
+    assert set(states(fates).values()) == {State.SENT}
+    assert again == set()
+
+
+def test_a_batch_takes_one_window_and_its_calls_are_a_step_apart(world: World) -> None:
+    world.work(*ages("a", "b", "c", "d"))
+    assert world.slots.asked == [pytest.approx(PACE.span(4))]
+    assert world.sender.starts == [pytest.approx(number * PACE.step) for number in range(4)]
+
+
+def test_the_connection_is_ready_before_every_call(world: World) -> None:
+    world.work(*ages("a", "b", "c"))
+    assert len(world.sender.warmed) == 3
+    assert all(
+        warmed <= start
+        for warmed, start in zip(world.sender.warmed, world.sender.starts, strict=True)
+    )
+
+
+def test_the_worker_waits_for_its_window_longer_than_a_mail_would(world: World) -> None:
+    world.next_slot_in(50)
+    fates, again = world.work(mail())
+    assert states(fates) == {"msg1": State.SENT}
+    assert again == set()
+    assert world.sender.starts == [pytest.approx(50)]
+
+
+def test_when_time_is_short_a_shorter_window_is_reserved_and_the_rest_handed_back(
+    world: World,
+) -> None:
+    fates, again = world.work(*ages("a", "b", "c", "d", "e"), seconds=ANSWER + 3.5)
+    assert world.slots.asked[0] == pytest.approx(PACE.span(3))
+    assert states(fates) == dict.fromkeys(["a", "b", "c"], State.SENT)
+    assert again == {"d", "e"}
+    assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
+
+
+@pytest.mark.parametrize("seconds", [0.0, ANSWER, ANSWER + 1.0])
+def test_without_time_for_one_call_everything_is_handed_back(world: World, seconds: float) -> None:
+    fates, again = world.work(*ages("a", "b"), seconds=seconds)
+    assert (fates, again) == ([], {"a", "b"})
+    assert world.slots.asked == []
+
+
+def test_every_call_can_still_be_answered_before_the_end(world: World) -> None:
+    world.sender.script = [0.0, 3.0, 0.0, 3.0]
+    world.work(*ages(*"abcdefgh"), seconds=RUN)
+    assert max(world.sender.starts) <= RUN - ANSWER
+
+
+def test_without_a_window_in_time_everything_is_handed_back_at_once(world: World) -> None:
+    world.next_slot_in(RUN)
+    fates, again = world.work(*ages("a", "b"))
+    assert (fates, again) == ([], {"a", "b"})
+    assert world.seconds < 0.1
+    assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
+
+
+def test_what_is_handed_back_can_be_claimed_at_once_by_the_next_worker(world: World) -> None:
+    world.work(mail(), owner="first worker", seconds=0)
+    fates, again = world.work(mail(), owner="second worker")
+    assert states(fates) == {"msg1": State.SENT}
+    assert again == set()
+
+
+def test_a_throttle_in_the_middle_costs_a_window_and_loses_nothing(world: World) -> None:
+    world.sender.script = [0.0, ThrottledError()]
+    fates, again = world.work(*ages("a", "b", "c"))
+    assert world.sender.sent_for == ["a", "b", "b", "c"]
+    assert set(states(fates).values()) == {State.SENT}
+    assert again == set()
+    assert world.slots.asked == [pytest.approx(PACE.span(3)), pytest.approx(PACE.span(2))]
+    assert world.counted == [Event.THROTTLED]
+
+
+def test_after_a_throttle_nobody_gets_a_slot_for_the_penalty(world: World) -> None:
+    world.sender.script = [ThrottledError()]
+    world.work(mail())
+    first, second = world.sender.starts
+    assert second - first >= TERMS.penalty - 1e-6
+
+
+def test_a_call_held_up_past_its_window_takes_a_new_window(world: World) -> None:
+    world.sender.script = [0.0, 4.0]
+    fates, again = world.work(*ages("a", "b", "c"))
+    assert world.sender.sent_for == ["a", "b", "c"]
+    assert set(states(fates).values()) == {State.SENT}
+    assert again == set()
+    assert world.counted == [Event.SLOT_EXPIRED]
+
+
+def test_throttled_without_end_the_worker_still_ends_in_time(world: World) -> None:
+    world.sender.script = [ThrottledError() for _ in range(200)]
+    fates, again = world.work(*ages("a", "b"))
+    assert (fates, again) == ([], {"a", "b"})
+    assert world.seconds <= RUN - ANSWER
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not sent", "answer lost"])
+def test_a_bounce_that_fails_for_now_does_not_block_the_others(world: World, lost: bool) -> None:
+    world.sender.script = [0.0, failing(lost)]
+    fates, again = world.work(*ages("a", "b", "c"))
+    assert states(fates) == dict.fromkeys(["a", "c"], State.SENT)
+    assert again == {"b"}
+    assert world.sender.sent_for == ["a", "b", "c"]
+    assert world.ledger.state("b") is State.DEFERRED
+
+
+def test_a_bounce_that_is_refused_does_not_block_the_others(world: World) -> None:
+    world.sender.script = [RefusedError("MessageRejected", "no")]
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == {"a": State.REJECTED, "b": State.SENT}
+    assert again == set()
+
+
+def test_what_is_too_old_is_given_up_without_a_slot(world: World) -> None:
+    fates, again = world.work(mail("old", age=TOO_OLD), mail("new"))
+    assert states(fates) == {"old": State.EXPIRED, "new": State.SENT}
+    assert again == set()
+    assert world.ledger.state("old") is State.EXPIRED
+    assert world.slots.asked == [pytest.approx(PACE.span(1))]
+
+
+def test_what_becomes_too_old_while_others_are_sent_is_not_sent_late(world: World) -> None:
+    world.sender.answer_takes = 4.0
+    fates, again = world.work(mail("a", age=TOO_OLD - 1), mail("b", age=TOO_OLD - 3))
+    assert states(fates) == {"a": State.SENT, "b": State.EXPIRED}
+    assert again == set()
+    assert world.ledger.state("b") is State.EXPIRED
+
+
+def test_the_ledger_failing_for_one_hands_back_that_one_only(world: World) -> None:
+    world.ledger.broken_for = {"a"}
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == {"b": State.SENT}
+    assert again == {"a"}
+    assert world.counted == [Event.LEDGER_LAGS]
+
+
+@pytest.mark.parametrize("state", sorted(SETTLED))
+def test_what_was_settled_before_is_done(world: World, state: State) -> None:
+    world.settled_before(state, "msg1", NOBODY)
+    assert world.work(mail()) == ([], set())
+    assert world.sender.calls == []
+    assert world.counted == [Event.REPEAT_PREVENTED]
+
+
+@pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED])
+def test_what_waited_is_claimed_and_sent(world: World, state: State) -> None:
+    world.settled_before(state, "msg1", NOBODY)
+    fates, again = world.work(mail())
+    assert states(fates) == {"msg1": State.SENT}
+    assert again == set()
+
+
+def test_what_another_worker_holds_is_handed_back(world: World) -> None:
+    world.claimed_elsewhere("a", NOBODY)
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == {"b": State.SENT}
+    assert again == {"a"}
+
+
+def test_of_a_bounce_that_is_partly_held_elsewhere_our_part_is_sent(world: World) -> None:
+    world.claimed_elsewhere("msg1", "busy@example.com")
+    fates, again = world.work(mail("msg1", "busy@example.com", "mine@example.com"))
+    assert [(fate.recipient, fate.state) for fate in fates] == [("mine@example.com", State.SENT)]
+    assert again == {"msg1"}
+
+
+def test_a_limiter_that_fails_hands_everything_back(world: World) -> None:
+    world.slots.broken = True
+    fates, again = world.work(*ages("a", "b"))
+    assert (fates, again) == ([], {"a", "b"})
+    assert world.counted == [Event.NO_SLOT]
+
+
+def test_a_ledger_that_fails_after_the_workers_call_does_not_send_it_again(world: World) -> None:
+    world.ledger.forgets_ends = True
+    fates, again = world.work(*ages("a", "b"))
+    assert set(states(fates).values()) == {State.SENT}
+    assert again == set()
+    assert world.counted == [Event.LEDGER_LAGS] * 2
+
+
+def test_an_empty_batch_asks_nobody(world: World) -> None:
+    assert world.work() == ([], set())
+    assert world.slots.asked == []
+
+
+def test_two_workers_share_the_pace(world: World) -> None:
+    """The second one's window begins where the first one's ends."""
+    world.work(*ages("a", "b"), owner="first")
+    world.seconds = 0.0
+    world.work(*ages("c", "d"), owner="second")
+    first, second = world.sender.starts[:2], world.sender.starts[2:]
+    assert second[0] == pytest.approx(PACE.span(2))
+    assert second[0] - first[-1] >= PACE.interval
+
+
+def test_a_dead_letter_is_noted_and_may_be_claimed_again(world: World) -> None:
+    (fate,) = world.delivery.dead_letter(mail())
+    assert (fate.state, fate.reason) == (State.DEAD_LETTERED, "unknown-recipient")
+    assert world.ledger.state() is State.DEAD_LETTERED
+    fates, _ = world.work(mail())
+    assert states(fates) == {"msg1": State.SENT}

@@ -1,0 +1,637 @@
+"""No two calls start closer than the interval, and whoever cannot keep to that does not call."""
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import pairwise
+from typing import Any, Protocol
+
+import boto3
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from bouncer.aws.slots import DynamoSlots
+from bouncer.limiter import (
+    Busy,
+    Limiter,
+    MemorySlots,
+    Pace,
+    Reserved,
+    SlotExpiredError,
+    SlotStore,
+    Window,
+)
+from tests.integration.builders import BOUNCES, create_bounce_table, requests_of, set_date
+
+START = 1_800_000_000.0
+# An epoch second as a float is exact to a fraction of a microsecond only.
+ROUNDING = 1e-6
+PACE = Pace()
+
+
+class Machine:
+    """One process: a wall clock that is a little off, a monotonic one, and sleep that is late."""
+
+    def __init__(
+        self,
+        store: SlotStore,
+        pace: Pace = PACE,
+        *,
+        clock_error: float = 0.0,
+        oversleeps: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.time = START
+        """The true one."""
+        self.clock_error = clock_error
+        self._oversleeps = oversleeps
+        self.limiter = Limiter(
+            store, pace, clock=self.clock, monotonic=lambda: self.time - START, sleep=self.sleep
+        )
+
+    def clock(self) -> float:
+        return self.time + self.clock_error
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        # At least what a float of this size can tell apart, or time would stand still.
+        self.time += max(seconds + self._oversleeps(), ROUNDING / 2)
+
+    def reserve(self, calls: int = 1, max_wait: float = 60.0) -> Window:
+        window = self.limiter.reserve(calls, max_wait)
+        assert isinstance(window, Window)
+        return window
+
+
+# --- Any interleaving ------------------------------------------------------------------------
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller in a simulation."""
+
+    arrives: float
+    calls: int
+    clock_error: float
+    write_takes: float
+    """From its look at the clock to the store's write."""
+    answer_takes: float
+    stalls: tuple[float, ...]
+    """How late each of its sleeps ends, around and around."""
+    suspensions: tuple[float, ...]
+    """Between each turn and the start of the call, around and around."""
+
+
+class LateStore:
+    """The shared store, over a network: the write and the answer each take their time."""
+
+    def __init__(self, store: SlotStore, write_takes: float, answer_takes: float) -> None:
+        self._store = store
+        self._write_takes = write_takes
+        self._answer_takes = answer_takes
+        self.machine: Machine
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        self.machine.time += self._write_takes
+        answer = self._store.reserve(now, span, max_wait, horizon)
+        self.machine.time += self._answer_takes
+        return answer
+
+    def hold_back(self, now: float, until: float) -> None:
+        self._store.hold_back(now, until)
+
+
+def call_starts(holders: list[Holder], pace: Pace) -> list[float]:
+    """When each call truly starts, all holders together, in order.
+
+    Only the writes meet in the store, so the holders are run in the order of their writes.
+    """
+    store = MemorySlots()
+    starts: list[float] = []
+    writes: list[tuple[float, int, int]] = []
+    for number, holder in enumerate(holders):
+        heappush(writes, (holder.arrives, number, holder.calls))
+    for _ in range(40 * len(holders)):  # a holder that is always late never gets to call
+        if not writes:
+            break
+        at, number, left = heappop(writes)
+        holder = holders[number]
+        done, ended = _run_window(holder, START + at, left, store, pace)
+        starts += done
+        if len(done) < left:
+            heappush(writes, (ended - START, number, left - len(done)))
+    return sorted(starts)
+
+
+def _run_window(
+    holder: Holder, at: float, calls: int, store: SlotStore, pace: Pace
+) -> tuple[list[float], float]:
+    stalls = _around(holder.stalls)
+    suspensions = _around(holder.suspensions)
+    network = LateStore(store, holder.write_takes, holder.answer_takes)
+    machine = Machine(
+        network, pace, clock_error=holder.clock_error, oversleeps=lambda: next(stalls)
+    )
+    network.machine = machine
+    machine.time = at - holder.write_takes
+    window = machine.reserve(calls, max_wait=pace.horizon / 2)
+    starts: list[float] = []
+    try:
+        while not window.used_up:
+            window.turn()
+            machine.time += next(suspensions)
+            starts.append(machine.time)
+    except SlotExpiredError:
+        pass
+    return starts, machine.time + holder.write_takes
+
+
+def _around(values: tuple[float, ...]) -> Iterator[float]:
+    while True:
+        yield from values
+
+
+def closest(starts: list[float]) -> float:
+    return min((b - a for a, b in pairwise(starts)), default=float("inf"))
+
+
+def holders(pace: Pace, suspension: float) -> st.SearchStrategy[list[Holder]]:
+    """Callers within the stated bounds; how late they wake has none."""
+    stalls = st.one_of(st.just(0.0), st.floats(0, 2 * pace.lateness), st.floats(0, 5))
+    return st.lists(
+        st.builds(
+            Holder,
+            arrives=st.floats(0, 5),
+            calls=st.integers(1, 4),
+            clock_error=st.floats(-pace.clock_error, pace.clock_error),
+            write_takes=st.floats(0, 0.2),
+            answer_takes=st.floats(0, 0.2),
+            stalls=st.lists(stalls, min_size=1, max_size=5).map(tuple),
+            suspensions=st.lists(st.sampled_from([0.0, suspension]), min_size=1, max_size=5).map(
+                tuple
+            ),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+
+
+PACES = [PACE, Pace(interval=0.1, lateness=0.01, suspension=0.02, clock_error=0.03)]
+
+
+@pytest.mark.parametrize("pace", PACES, ids=["one a second", "ten a second"])
+@settings(max_examples=500)
+@given(data=st.data())
+def test_no_two_calls_start_closer_than_the_interval(pace: Pace, data: st.DataObject) -> None:
+    """Whoever comes when, wakes how late, and has whose clock."""
+    starts = call_starts(data.draw(holders(pace, pace.suspension)), pace)
+    assert closest(starts) >= pace.interval - ROUNDING
+
+
+def punctual(number: int, **fields: Any) -> Holder:
+    return msgspec.structs.replace(
+        Holder(
+            arrives=number / 1000,
+            calls=1,
+            clock_error=0.0,
+            write_takes=0.0,
+            answer_takes=0.0,
+            stalls=(0.0,),
+            suspensions=(0.0,),
+        ),
+        **fields,
+    )
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [{"suspensions": (0.5,)}, {"clock_error": 0.5}],
+    ids=["held up after its last look at the clock", "a clock further off than stated"],
+)
+def test_what_is_beyond_the_bounds_does_break_the_interval(beyond: dict[str, Any]) -> None:
+    """So the simulation above would see it, and the bounds are no decoration."""
+    starts = call_starts([punctual(0), punctual(1, **beyond), punctual(2)], PACE)
+    assert len(starts) == 3
+    assert closest(starts) < PACE.interval
+
+
+@pytest.mark.parametrize("waiting", [1, 5, 40])
+def test_punctual_callers_pay_the_tolerance_and_nothing_else(waiting: int) -> None:
+    starts = call_starts([punctual(number) for number in range(waiting)], PACE)
+    assert len(starts) == waiting
+    assert starts[-1] - starts[0] == pytest.approx((waiting - 1) * PACE.span(1), abs=0.001)
+
+
+def test_callers_are_served_in_the_order_in_which_they_asked() -> None:
+    store = MemorySlots()
+    slots = [Machine(store).reserve().start for _ in range(5)]
+    assert slots == sorted(slots)
+
+
+# --- A slot expires --------------------------------------------------------------------------
+
+
+@given(late=st.floats(PACE.lateness + 1e-3, 100), calls=st.integers(1, 10))
+def test_an_expired_slot_is_never_used(late: float, calls: int) -> None:
+    machine = Machine(MemorySlots())
+    window = machine.reserve(calls)
+    machine.time = window.start + (calls - 1) * PACE.step + late
+    with pytest.raises(SlotExpiredError):
+        window.turn()
+
+
+@given(late=st.floats(0, PACE.lateness - 1e-3))
+def test_a_little_late_is_not_too_late(late: float) -> None:
+    machine = Machine(MemorySlots())
+    window = machine.reserve()
+    machine.time = window.start + late
+    window.turn()
+    assert window.used_up
+
+
+def test_a_window_that_is_used_up_gives_no_further_turn() -> None:
+    window = Machine(MemorySlots()).reserve(2)
+    window.turn()
+    window.turn()
+    with pytest.raises(SlotExpiredError):
+        window.turn()
+
+
+def test_waiting_leaves_the_lead_before_the_turn() -> None:
+    store = MemorySlots()
+    store.hold_back(START, START + 5)
+    machine = Machine(store)
+    machine.reserve().wait(lead=0.25)
+    assert machine.time == pytest.approx(START + 4.75)
+
+
+def test_waiting_for_a_turn_that_has_come_takes_no_time() -> None:
+    machine = Machine(MemorySlots())
+    machine.reserve().wait(lead=0.25)
+    assert machine.time == START
+
+
+def test_a_sleep_that_ends_early_is_slept_again() -> None:
+    store = MemorySlots()
+    store.hold_back(START, START + 1)
+    machine = Machine(store, oversleeps=iter([-0.4, -0.1, 0.0, 0.0]).__next__)
+    machine.reserve().turn()
+    assert machine.time == pytest.approx(START + 1)
+
+
+# --- Inside a window -------------------------------------------------------------------------
+
+
+@given(
+    jumps=st.lists(st.floats(-3600, 0), min_size=4, max_size=4),
+    stalls=st.lists(st.floats(0, 0.01), min_size=4, max_size=4),
+)
+@example(jumps=[0.0, -3600.0, -3600.0, 0.0], stalls=[0.0] * 4)
+def test_a_windows_calls_are_a_step_apart_even_if_the_wall_clock_is_set_back(
+    jumps: list[float], stalls: list[float]
+) -> None:
+    late = iter(stalls)
+    machine = Machine(MemorySlots(), oversleeps=lambda: next(late, 0.0))
+    window = machine.reserve(5)
+    starts = []
+    for jump in (0.0, *jumps):
+        machine.clock_error = jump
+        window.turn()
+        starts.append(machine.time)
+    assert closest(starts) >= PACE.step - ROUNDING
+    assert starts[-1] - starts[0] == pytest.approx(4 * PACE.step, abs=0.05)
+
+
+def test_a_wall_clock_that_is_set_forward_ends_the_window() -> None:
+    """Too early is no harm: the others have a slot, and this holder takes a new one."""
+    machine = Machine(MemorySlots())
+    window = machine.reserve(5)
+    window.turn()
+    machine.clock_error = 60
+    with pytest.raises(SlotExpiredError):
+        window.turn()
+
+
+# --- Spans -----------------------------------------------------------------------------------
+
+paces = st.builds(
+    Pace,
+    interval=st.floats(0.01, 60),
+    suspension=st.floats(0, 0.1),
+    lateness=st.floats(0, 1),
+    clock_error=st.floats(0, 0.5),
+)
+
+
+@given(pace=paces, seconds=st.floats(0, 900))
+def test_the_largest_window_within_a_time_fits_and_one_more_call_does_not(
+    pace: Pace, seconds: float
+) -> None:
+    calls = pace.calls_within(seconds)
+    assert calls == 0 or pace.span(calls) <= seconds + ROUNDING
+    assert pace.span(calls + 1) > seconds - ROUNDING
+
+
+@given(pace=paces, calls=st.integers(0, 90_000))
+def test_a_queue_drains_faster_than_in_single_slots_and_slower_than_in_one_window(
+    pace: Pace, calls: int
+) -> None:
+    rounding = ROUNDING * calls
+    assert calls * pace.step - rounding <= pace.drain(calls) <= calls * pace.span(1) + rounding
+
+
+@given(pace=paces, calls=st.integers(1, 1000))
+def test_a_windows_span_is_enough_for_its_calls(pace: Pace, calls: int) -> None:
+    assert calls - 1 <= pace.calls_within(pace.span(calls)) <= calls
+    assert pace.calls_within(pace.span(calls) + ROUNDING * calls) == calls
+
+
+@pytest.mark.parametrize("seconds", [-10.0, 0.0, PACE.guard, PACE.span(1) - 0.001])
+def test_no_call_fits_into_too_short_a_time(seconds: float) -> None:
+    assert PACE.calls_within(seconds) == 0
+
+
+@pytest.mark.parametrize(("calls", "share"), [(1, 0.93), (10, 0.98)])
+def test_the_rate_that_a_window_of_so_many_calls_reaches(calls: int, share: float) -> None:
+    assert calls * PACE.interval / PACE.span(calls) >= share
+
+
+# --- A refusal is remembered -----------------------------------------------------------------
+
+
+class Counted:
+    """A store that knows how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.slots = MemorySlots()
+
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+        self.asked += 1
+        return self.slots.reserve(now, span, max_wait, horizon)
+
+    def hold_back(self, now: float, until: float) -> None:
+        self.slots.hold_back(now, until)
+
+
+@pytest.fixture
+def store() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def refused(store: Counted) -> Machine:
+    """A machine that has just heard: the next slot is 10 s away, and it would wait 3."""
+    store.hold_back(START, START + 10)
+    machine = Machine(store)
+    assert machine.limiter.reserve(1, 3) == Busy(START + 10)
+    return machine
+
+
+def test_before_anything_was_asked_nothing_is_refused(store: Counted) -> None:
+    assert Machine(store).limiter.refused(3) is None
+
+
+def test_a_refusal_answers_the_next_caller_without_a_request(
+    refused: Machine, store: Counted
+) -> None:
+    refused.time += 6.9
+    assert refused.limiter.refused(3) == Busy(START + 10)
+    assert refused.limiter.reserve(1, 3) == Busy(START + 10)
+    assert store.asked == 1
+
+
+def test_a_refusal_ends_when_the_slot_has_come_near(refused: Machine, store: Counted) -> None:
+    refused.time += 7.1
+    assert refused.limiter.refused(3) is None
+    assert refused.reserve(max_wait=3).start == START + 10
+    assert store.asked == 2
+
+
+def test_whoever_can_wait_longer_is_not_refused_by_memory(refused: Machine) -> None:
+    assert refused.limiter.refused(11) is None
+    assert refused.reserve(max_wait=11).start == START + 10
+
+
+def test_a_queue_that_is_just_too_long_is_asked_about_once_an_interval(store: Counted) -> None:
+    store.hold_back(START, START + 3.2)
+    machine = Machine(store)
+    assert isinstance(machine.limiter.reserve(1, 3), Busy)
+    machine.time += 0.1
+    assert machine.limiter.refused(3) is not None
+    machine.time += 0.15
+    assert machine.limiter.refused(3) is None
+
+
+def test_a_flood_in_one_process_leaves_the_store_alone(refused: Machine, store: Counted) -> None:
+    for _ in range(1000):
+        assert isinstance(refused.limiter.reserve(1, 3), Busy)
+        refused.time += 0.005
+    assert store.asked == 1
+
+
+# --- The receiver throttled ------------------------------------------------------------------
+
+
+def test_a_penalty_holds_everyone_back() -> None:
+    store = MemorySlots()
+    Machine(store).limiter.penalise(2)
+    assert Machine(store).reserve().start == START + 2
+
+
+def test_a_penalty_does_not_shorten_the_queue() -> None:
+    store = MemorySlots()
+    store.hold_back(START, START + 30)
+    Machine(store).limiter.penalise(2)
+    assert Machine(store).reserve().start == START + 30
+
+
+def test_a_penalty_does_not_stop_the_calls_that_have_their_slots() -> None:
+    machine = Machine(MemorySlots())
+    window = machine.reserve(2)
+    window.turn()
+    machine.limiter.penalise(60)
+    window.turn()
+    assert machine.time == pytest.approx(START + PACE.step)
+
+
+# --- The contract of a store -----------------------------------------------------------------
+
+
+class Bench(Protocol):
+    """A store under test, and what it costs to ask it."""
+
+    store: SlotStore
+
+    def requests(self) -> int | None: ...
+
+
+class _Memory:
+    def __init__(self) -> None:
+        self.store: SlotStore = MemorySlots()
+
+    def requests(self) -> int | None:
+        return None
+
+
+class _Dynamo:
+    def __init__(self) -> None:
+        client = boto3.client(
+            "dynamodb",
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+        create_bounce_table(client)
+        set_date(client, None)
+        self.store: SlotStore = DynamoSlots(client, BOUNCES)
+        self._seen = requests_of(client)
+
+    def requests(self) -> int | None:
+        number = len(self._seen)
+        self._seen.clear()
+        return number
+
+
+@pytest.fixture(params=[_Memory, _Dynamo], ids=["memory", "dynamodb"])
+def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        yield request.param()
+
+
+@pytest.fixture
+def now() -> float:
+    return START
+
+
+SPAN = 5.0
+HORIZON = 600.0
+
+
+def exactly(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=1e-5)
+
+
+def reserved(bench: Bench, now: float, max_wait: float = 60.0, span: float = SPAN) -> float:
+    answer = bench.store.reserve(now, span, max_wait, HORIZON)
+    assert isinstance(answer, Reserved), answer
+    return answer.start
+
+
+def refused_until(bench: Bench, now: float, max_wait: float) -> float:
+    answer = bench.store.reserve(now, SPAN, max_wait, HORIZON)
+    assert isinstance(answer, Busy), answer
+    return answer.next_slot
+
+
+def test_the_first_slot_of_a_fresh_store_is_now(bench: Bench, now: float) -> None:
+    assert reserved(bench, now, max_wait=0) == now
+    assert bench.requests() in (None, 1)
+
+
+def test_an_idle_store_gives_now_and_forgets_the_past(bench: Bench, now: float) -> None:
+    reserved(bench, now, span=0.5)
+    assert reserved(bench, now + 1, max_wait=0) == exactly(now + 1)
+    assert refused_until(bench, now + 1, max_wait=0) == exactly(now + 1 + SPAN)
+
+
+def test_a_slot_that_begins_this_moment_is_idle(bench: Bench, now: float) -> None:
+    reserved(bench, now, span=1)
+    assert reserved(bench, now + 1, max_wait=0) == exactly(now + 1)
+
+
+def test_a_busy_store_gives_one_slot_after_the_other(bench: Bench, now: float) -> None:
+    starts = [reserved(bench, now) for _ in range(4)]
+    assert starts == [exactly(now + number * SPAN) for number in range(4)]
+
+
+def test_each_slot_is_as_long_as_its_holder_asked(bench: Bench, now: float) -> None:
+    reserved(bench, now, span=2)
+    assert reserved(bench, now, span=7) == exactly(now + 2)
+    assert reserved(bench, now) == exactly(now + 9)
+
+
+def test_a_slot_just_within_the_wait_is_taken(bench: Bench, now: float) -> None:
+    reserved(bench, now)
+    assert reserved(bench, now, max_wait=SPAN) == exactly(now + SPAN)
+
+
+def test_a_slot_beyond_the_wait_is_refused_with_its_time_and_not_taken(
+    bench: Bench, now: float
+) -> None:
+    reserved(bench, now)
+    assert refused_until(bench, now, max_wait=SPAN - 0.01) == exactly(now + SPAN)
+    assert reserved(bench, now) == exactly(now + SPAN)
+
+
+@pytest.mark.parametrize("busy_before", [False, True], ids=["after idle", "after busy"])
+def test_a_refusal_costs_one_request(bench: Bench, now: float, busy_before: bool) -> None:
+    reserved(bench, now)
+    if busy_before:
+        reserved(bench, now)
+    bench.requests()
+    refused_until(bench, now, max_wait=1)
+    assert bench.requests() in (None, 1)
+
+
+def test_in_a_backlog_a_reservation_costs_one_request(bench: Bench, now: float) -> None:
+    reserved(bench, now)
+    reserved(bench, now)
+    bench.requests()
+    for _ in range(5):
+        reserved(bench, now)
+    assert bench.requests() in (None, 5)
+
+
+def test_whoever_was_refused_once_knows_that_it_is_busy(bench: Bench, now: float) -> None:
+    bench.store.hold_back(now, now + 30)
+    refused_until(bench, now, max_wait=3)
+    bench.requests()
+    assert reserved(bench, now) == exactly(now + 30)
+    assert bench.requests() in (None, 1)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.2, 0.5, 1.0, 10.0])
+def test_without_competition_no_reservation_costs_more_than_two_requests(
+    bench: Bench, now: float, gap: float
+) -> None:
+    """Wherever a backlog begins and ends."""
+    costs = []
+    for number in range(8):
+        reserved(bench, now + number * gap, span=0.4)
+        costs.append(bench.requests() or 0)
+    assert max(costs) <= 2
+    assert sum(costs) <= 1.25 * len(costs)
+
+
+def test_holding_back_keeps_everyone_out_until_then(bench: Bench, now: float) -> None:
+    bench.store.hold_back(now, now + 3)
+    assert refused_until(bench, now, max_wait=2) == exactly(now + 3)
+    assert reserved(bench, now) == exactly(now + 3)
+
+
+def test_holding_back_only_moves_forward(bench: Bench, now: float) -> None:
+    bench.store.hold_back(now, now + 30)
+    bench.store.hold_back(now, now + 3)
+    assert reserved(bench, now) == exactly(now + 30)
+
+
+def test_holding_back_twice_is_holding_back_until_the_later_one(bench: Bench, now: float) -> None:
+    bench.store.hold_back(now, now + 3)
+    bench.store.hold_back(now, now + 30)
+    assert reserved(bench, now) == exactly(now + 30)
+
+
+def test_a_slot_beyond_the_horizon_comes_from_a_wrong_clock_and_is_repaired(
+    bench: Bench, now: float
+) -> None:
+    bench.store.hold_back(now, now + HORIZON + 1)
+    assert reserved(bench, now, max_wait=0) == now
+    assert reserved(bench, now) == exactly(now + SPAN)
+
+
+def test_a_slot_at_the_horizon_is_believed(bench: Bench, now: float) -> None:
+    bench.store.hold_back(now, now + HORIZON)
+    assert refused_until(bench, now, max_wait=60) == exactly(now + HORIZON)

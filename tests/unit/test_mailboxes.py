@@ -1,0 +1,327 @@
+"""How an address finds its mailbox, and what state that is in."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pytest
+
+from bouncer.mailboxes import (
+    Mailbox,
+    StaticDirectory,
+    Status,
+    candidates,
+    follow_alias,
+    from_item,
+    resolve,
+    utc_day,
+)
+from tests.unit.builders import ALICE, NOW, box
+
+
+def found(recipient: str, *entries: Mailbox) -> str | None:
+    """The address of the entry that answers for a recipient."""
+    mailbox = StaticDirectory(entries).look_up([recipient])[recipient]
+    return mailbox.address if mailbox else None
+
+
+# --- Finding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipient", "keys"),
+    [
+        ("alice@example.com", ("alice@example.com", "@example.com")),
+        ("Alice@Example.COM", ("alice@example.com", "@example.com")),
+        ("alice+a@example.com", ("alice+a@example.com", "alice@example.com", "@example.com")),
+        ("alice-a@example.com", ("alice-a@example.com", "alice@example.com", "@example.com")),
+        (
+            "alice-a+b@example.com",
+            ("alice-a+b@example.com", "alice-a@example.com", "alice@example.com", "@example.com"),
+        ),
+        ("alice+a+b@example.com", ("alice+a+b@example.com", "alice@example.com", "@example.com")),
+        ("+tag@example.com", ("+tag@example.com", "@example.com")),
+    ],
+)
+def test_the_keys_that_may_answer_are_asked_nearest_first(
+    recipient: str, keys: tuple[str, ...]
+) -> None:
+    assert candidates(recipient) == keys
+
+
+NO_CATCH_ALL = box("@example.com", catch_all=False)
+DASHES = box("@example.com", catch_all=False, separator="-")
+NO_TAGS = box("@example.com", catch_all=False, separator="")
+CATCH_ALL = box("@example.com")
+
+
+@pytest.mark.parametrize(
+    ("recipient", "entries", "answers"),
+    [
+        pytest.param("alice@example.com", [box()], ALICE, id="itself"),
+        pytest.param("ALICE@EXAMPLE.COM", [box()], ALICE, id="in any case"),
+        pytest.param(
+            "alice@example.com", [box("Alice@Example.Com")], "Alice@Example.Com", id="key"
+        ),
+        pytest.param("alice+tag@example.com", [box()], ALICE, id="tag"),
+        pytest.param("alice+a+b@example.com", [box()], ALICE, id="tag with the separator in it"),
+        pytest.param("alice+@example.com", [box()], ALICE, id="empty tag"),
+        pytest.param(
+            "alice+tag@example.com",
+            [box(), box("alice+tag@example.com")],
+            "alice+tag@example.com",
+            id="the tagged address has its own entry",
+        ),
+        pytest.param("alice-tag@example.com", [box()], None, id="dash is no tag by default"),
+        pytest.param("alice-tag@example.com", [box(), DASHES], ALICE, id="dash by the domain"),
+        pytest.param("alice+tag@example.com", [box(), DASHES], None, id="plus is no tag then"),
+        pytest.param("alice+tag@example.com", [box(), NO_TAGS], None, id="tags off"),
+        pytest.param("+tag@example.com", [box()], None, id="only a tag"),
+        pytest.param("+tag@example.com", [box(), NO_CATCH_ALL], None, id="only a tag, defaults"),
+        pytest.param("bob@example.com", [box()], None, id="unknown"),
+        pytest.param("bob@example.com", [box(), CATCH_ALL], "@example.com", id="catch-all"),
+        pytest.param("bob@example.com", [box(), NO_CATCH_ALL], None, id="defaults only"),
+        pytest.param("alice@example.com", [box(), CATCH_ALL], ALICE, id="before the catch-all"),
+        pytest.param(
+            "bob@sub.example.com", [CATCH_ALL], None, id="catch-all is not for subdomains"
+        ),
+        pytest.param("alice@example.org", [box()], None, id="another domain"),
+        pytest.param("alice", [box()], None, id="no domain"),
+        pytest.param("", [box()], None, id="nothing"),
+    ],
+)
+def test_a_recipient_is_found_by_itself_then_without_its_tag_then_by_catch_all(
+    recipient: str, entries: list[Mailbox], answers: str | None
+) -> None:
+    assert found(recipient, *entries) == answers
+
+
+def test_every_recipient_is_answered_under_the_spelling_it_was_asked_by() -> None:
+    looked_up = StaticDirectory([box()]).look_up(["ALICE@example.com", "bob@example.com"])
+    assert list(looked_up) == ["ALICE@example.com", "bob@example.com"]
+    assert looked_up["ALICE@example.com"] == box()
+    assert looked_up["bob@example.com"] is None
+
+
+LIMITS: dict[str, Any] = {"quota_bytes": 10, "quota_messages_per_day": 20, "size_limit_bytes": 30}
+
+
+def test_a_mailbox_inherits_the_limits_of_its_domain() -> None:
+    entries = {ALICE: box(used_bytes=5), "@example.com": box("@example.com", **LIMITS)}
+    assert resolve(ALICE, entries) == box(used_bytes=5, **LIMITS)
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_a_limit_of_its_own_wins_even_when_it_is_zero(field: str) -> None:
+    own: dict[str, Any] = {field: 0}
+    entries = {ALICE: box(**own), "@example.com": box("@example.com", **LIMITS)}
+    assert resolve(ALICE, entries) == box(**(LIMITS | own))
+
+
+def test_nothing_but_limits_is_inherited() -> None:
+    domain = box(
+        "@example.com",
+        status=Status.DISABLED,
+        moved_to="x@example.net",
+        alias_for="y@example.net",
+        used_bytes=7,
+        tell_new_address=True,
+    )
+    assert resolve(ALICE, {ALICE: box(), "@example.com": domain}) == box()
+
+
+SALES = box("sales@example.com", alias_for=ALICE)
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "others", "answers"),
+    [
+        pytest.param(SALES, [box()], ALICE, id="the target"),
+        pytest.param(
+            box("sales@example.com", alias_for="Alice+x@Example.com"), [box()], ALICE, id="spelling"
+        ),
+        pytest.param(SALES, [], "sales@example.com", id="target outside of the directory"),
+        pytest.param(
+            SALES,
+            [box(alias_for="bob@example.com"), box("bob@example.com")],
+            ALICE,
+            id="one step only",
+        ),
+        pytest.param(
+            msgspec.structs.replace(SALES, status=Status.DISABLED),
+            [box()],
+            "sales@example.com",
+            id="disabled alias",
+        ),
+        pytest.param(
+            msgspec.structs.replace(SALES, moved_to="sales@example.net"),
+            [box()],
+            "sales@example.com",
+            id="moved alias",
+        ),
+        pytest.param(
+            box("loop@example.com", alias_for="loop@example.com"),
+            [box("loop@example.com", alias_for="loop@example.com")],
+            "loop@example.com",
+            id="an alias of itself",
+        ),
+        pytest.param(box("bob@example.com"), [box()], "bob@example.com", id="no alias"),
+    ],
+)
+def test_an_alias_answers_with_its_target(
+    mailbox: Mailbox, others: list[Mailbox], answers: str
+) -> None:
+    followed = follow_alias(mailbox, {each.address: each for each in others})
+    assert followed is not None
+    assert followed.address == answers
+
+
+def test_the_alias_of_an_unknown_address_is_unknown() -> None:
+    assert follow_alias(None, {ALICE: box()}) is None
+
+
+def test_an_alias_takes_the_limits_of_its_targets_domain() -> None:
+    entries = (SALES, box(), box("@example.com", catch_all=False, quota_bytes=10))
+    looked_up = StaticDirectory(entries).look_up(["sales+x@example.com"])
+    assert looked_up["sales+x@example.com"] == box(quota_bytes=10)
+
+
+# --- States ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "disabled"),
+    [
+        pytest.param(box(), False, id="active"),
+        pytest.param(box(status=Status.DISABLED), True, id="disabled"),
+        pytest.param(
+            box(status=Status.DISABLED, status_until=NOW + timedelta(seconds=1)), True, id="until"
+        ),
+        pytest.param(box(status=Status.DISABLED, status_until=NOW), False, id="until now"),
+        pytest.param(
+            box(status=Status.DISABLED, status_until=NOW - timedelta(days=9)), False, id="over"
+        ),
+        pytest.param(
+            box(status=Status.DISABLED, status_until=datetime(2026, 11, 21, 12, 1)),  # noqa: DTZ001
+            True,
+            id="a time without a zone is UTC",
+        ),
+        pytest.param(box(status_until=NOW + timedelta(days=1)), False, id="active, until"),
+    ],
+)
+def test_a_mailbox_is_disabled_until_its_status_ends(mailbox: Mailbox, disabled: bool) -> None:
+    assert mailbox.disabled(NOW) is disabled
+
+
+@pytest.mark.parametrize(
+    ("fields", "over"),
+    [
+        ({}, False),
+        ({"messages_today": 99, "messages_day": "2026-11-21"}, False),
+        (
+            {"quota_messages_per_day": 3, "messages_today": 2, "messages_day": "2026-11-21"},
+            False,
+        ),
+        ({"quota_messages_per_day": 3, "messages_today": 3, "messages_day": "2026-11-21"}, True),
+        ({"quota_messages_per_day": 3, "messages_today": 3, "messages_day": "2026-11-20"}, False),
+        ({"quota_messages_per_day": 3, "messages_today": 3}, False),
+        ({"quota_messages_per_day": 1, "messages_today": 1, "messages_day": "2026-11-20"}, False),
+        ({"quota_messages_per_day": 0}, True),
+    ],
+)
+def test_the_daily_quota_counts_the_messages_of_this_utc_day(
+    fields: dict[str, Any], over: bool
+) -> None:
+    assert box(**fields).over_daily_quota(NOW) is over
+
+
+def test_a_day_begins_at_midnight_utc() -> None:
+    assert utc_day(datetime(2026, 11, 21, 23, 59, tzinfo=UTC)) == "2026-11-21"
+    assert (
+        utc_day(datetime(2026, 11, 22, 0, 30, tzinfo=timezone(timedelta(hours=1)))) == "2026-11-21"
+    )
+
+
+@pytest.mark.parametrize(
+    ("quota", "used", "full", "size_without_room"),
+    [(None, 10**12, False, None), (100, 99, False, 2), (100, 100, True, 1), (0, 0, True, 1)],
+)
+def test_a_mailbox_is_full_at_its_quota_and_has_no_room_past_it(
+    quota: int | None, used: int, full: bool, size_without_room: int | None
+) -> None:
+    mailbox = box(quota_bytes=quota, used_bytes=used)
+    assert mailbox.full() is full
+    if size_without_room is None:
+        assert not mailbox.without_room(10**12)
+    else:
+        assert mailbox.without_room(size_without_room)
+        assert not mailbox.without_room(size_without_room - 1)
+
+
+# --- Items of a table ------------------------------------------------------------------------
+
+
+def test_an_item_with_every_attribute_is_read() -> None:
+    # Numbers are text, as DynamoDB's API has them.
+    item = {
+        "address": ALICE,
+        "status": "disabled",
+        "status_until": "2026-12-01T00:00:00Z",
+        "quota_bytes": "1000",
+        "used_bytes": "10",
+        "quota_messages_per_day": "5",
+        "messages_day": "2026-11-21",
+        "messages_today": "2",
+        "size_limit_bytes": "500",
+        "alias_for": "bob@example.com",
+        "moved_to": "alice@example.net",
+        "tell_new_address": True,
+        "catch_all": False,
+        "separator": "-",
+    }
+    assert item.keys() == set(Mailbox.__struct_fields__)
+    assert from_item(item, {}) == box(
+        status=Status.DISABLED,
+        status_until=datetime(2026, 12, 1, tzinfo=UTC),
+        quota_bytes=1000,
+        used_bytes=10,
+        quota_messages_per_day=5,
+        messages_day="2026-11-21",
+        messages_today=2,
+        size_limit_bytes=500,
+        alias_for="bob@example.com",
+        moved_to="alice@example.net",
+        tell_new_address=True,
+        catch_all=False,
+        separator="-",
+    )
+
+
+def test_an_item_may_say_only_its_address() -> None:
+    assert from_item({"address": ALICE}, {}) == box()
+
+
+def test_a_null_attribute_and_one_that_is_not_ours_count_as_absent() -> None:
+    assert from_item({"address": ALICE, "quota_bytes": None, "owner": "IT"}, {}) == box()
+
+
+def test_an_attribute_may_have_a_name_of_the_tables_own() -> None:
+    names = {"address": "mail", "quota_bytes": "max"}
+    item = {"mail": ALICE, "max": "1000", "quota_bytes": "ignored"}
+    assert from_item(item, names) == box(quota_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("item", "place"),
+    [
+        ({}, "address"),
+        ({"address": ALICE, "quota_bytes": "much"}, "quota_bytes"),
+        ({"address": ALICE, "quota_bytes": "1.5"}, "quota_bytes"),
+        ({"address": ALICE, "status": "sleeping"}, "status"),
+        ({"address": ALICE, "separator": "="}, "separator"),
+        ({"address": ALICE, "status_until": "soon"}, "status_until"),
+    ],
+)
+def test_an_item_that_is_wrong_names_the_field(item: dict[str, Any], place: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=place):
+        from_item(item, {})

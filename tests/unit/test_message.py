@@ -1,0 +1,257 @@
+"""An SES event is read for what the bouncer needs, and a malformed one names the place."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bouncer.message import (
+    Header,
+    InboundMessage,
+    InvocationType,
+    MalformedEventError,
+    Verdicts,
+    parse_event,
+)
+from tests.unit.builders import NOBODY, SENDER, event, mail
+
+
+def read(**parts: Any) -> InboundMessage:
+    (message,) = parse_event(event(**parts))
+    return message
+
+
+def test_everything_that_ses_documents_is_read() -> None:
+    (message,) = parse_event(
+        {
+            "Records": [
+                {
+                    "eventSource": "aws:ses",
+                    "eventVersion": "1.0",
+                    "ses": {
+                        "mail": {
+                            "timestamp": "2026-11-21T11:59:00.123Z",
+                            "source": SENDER,
+                            "messageId": "d6iitobk75ur44p8kdnnp7g2n800",
+                            "destination": ["someone-else@example.net"],
+                            "headersTruncated": True,
+                            "headers": [
+                                {"name": "Return-Path", "value": f"<{SENDER}>"},
+                                {"name": "Subject", "value": "Hello"},
+                            ],
+                            "commonHeaders": {"returnPath": SENDER, "from": [SENDER]},
+                        },
+                        "receipt": {
+                            "timestamp": "2026-11-21T11:59:00.123Z",
+                            "processingTimeMillis": "222",
+                            "recipients": [NOBODY, "alice@example.com"],
+                            "spamVerdict": {"status": "GRAY"},
+                            "virusVerdict": {"status": "DISABLED"},
+                            "spfVerdict": {"status": "PASS"},
+                            "dkimVerdict": {"status": "PROCESSING_FAILED"},
+                            "dmarcVerdict": {"status": "FAIL"},
+                            "dmarcPolicy": "reject",
+                            "action": {
+                                "type": "Lambda",
+                                "functionArn": "arn:aws:lambda:us-east-1:123456789012:function:f",
+                                "invocationType": "RequestResponse",
+                            },
+                        },
+                    },
+                }
+            ]
+        }
+    )
+    assert message == InboundMessage(
+        message_id="d6iitobk75ur44p8kdnnp7g2n800",
+        received_at=datetime(2026, 11, 21, 11, 59, 0, 123_000, tzinfo=UTC),
+        source=SENDER,
+        recipients=(NOBODY, "alice@example.com"),
+        headers=(Header("Return-Path", f"<{SENDER}>"), Header("Subject", "Hello")),
+        headers_truncated=True,
+        verdicts=Verdicts(
+            spam="GRAY", virus="DISABLED", spf="PASS", dkim="PROCESSING_FAILED", dmarc="FAIL"
+        ),
+        dmarc_policy="reject",
+        invocation_type="RequestResponse",
+    )
+
+
+def test_what_may_be_absent_is_absent_and_never_proof_of_anything() -> None:
+    assert read() == InboundMessage(
+        message_id="msg1",
+        received_at=datetime(2026, 11, 21, 11, 59, tzinfo=UTC),
+        source=SENDER,
+        recipients=(NOBODY,),
+        verdicts=Verdicts(spam="", virus="", spf="", dkim="", dmarc=""),
+        invocation_type="Event",
+    )
+    assert InvocationType("Event") is InvocationType.EVENT
+
+
+def test_the_recipients_are_those_of_the_envelope_and_not_of_the_headers() -> None:
+    message = read(
+        mail={
+            "destination": ["header@example.com"],
+            "commonHeaders": {"to": ["header@example.com"]},
+            "headers": [{"name": "To", "value": "header@example.com"}],
+        }
+    )
+    assert message.recipients == (NOBODY,)
+
+
+def test_a_recipient_named_twice_is_decided_on_once() -> None:
+    message = read(receipt={"recipients": ["b@example.com", "a@example.com", "b@example.com"]})
+    assert message.recipients == ("b@example.com", "a@example.com")
+
+
+def test_each_record_is_a_mail_of_its_own() -> None:
+    two = event()["Records"] + event(mail={"messageId": "msg2"})["Records"]
+    assert [each.message_id for each in parse_event({"Records": two})] == ["msg1", "msg2"]
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "2026-11-21T11:59:00Z",
+        "2026-11-21T11:59:00.000Z",
+        "2026-11-21T13:59:00+02:00",
+        "2026-11-21T11:59:00",
+        "2026-11-21 11:59:00Z",
+    ],
+)
+def test_the_time_is_read_as_utc(stamp: str) -> None:
+    received_at = read(mail={"timestamp": stamp}).received_at
+    assert received_at == datetime(2026, 11, 21, 11, 59, tzinfo=UTC)
+    assert received_at.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("broken", "place"),
+    [
+        pytest.param(None, "got `null`", id="null"),
+        pytest.param([], "got `array`", id="a list"),
+        pytest.param({}, "`Records`", id="empty object"),
+        pytest.param({"Records": []}, "`$.Records` is empty", id="no records"),
+        pytest.param({"Records": [{}]}, "`ses` - at `$.Records[0]`", id="SNS or another source"),
+        pytest.param({"Records": [{"ses": {}}]}, "`mail` - at `$.Records[0].ses`", id="no mail"),
+        pytest.param(
+            {"Records": [*event()["Records"], {"ses": None}]},
+            "at `$.Records[1].ses`",
+            id="the second record",
+        ),
+        pytest.param(event(mail={"messageId": ""}), "`mail.messageId` is empty", id="empty id"),
+        pytest.param(event(mail={"messageId": 7}), "at `$.Records[0].ses.mail.messageId`", id="id"),
+        pytest.param(
+            event(mail={"timestamp": "yesterday"}),
+            "at `$.Records[0].ses.mail.timestamp`",
+            id="no time",
+        ),
+        pytest.param(
+            event(mail={"timestamp": 1_763_000_000}),
+            "at `$.Records[0].ses.mail.timestamp`",
+            id="an epoch number",
+        ),
+        pytest.param(
+            event(mail={"headers": [{"name": "Subject"}]}),
+            "`value` - at `$.Records[0].ses.mail.headers[0]`",
+            id="header without value",
+        ),
+        pytest.param(
+            event(mail={"headers": [{"name": "A", "value": "b"}, {"name": 1, "value": "b"}]}),
+            "at `$.Records[0].ses.mail.headers[1].name`",
+            id="header name",
+        ),
+        pytest.param(
+            event(mail={"headersTruncated": "true"}),
+            "at `$.Records[0].ses.mail.headersTruncated`",
+            id="truncated as text",
+        ),
+        pytest.param(
+            event(receipt={"recipients": NOBODY}),
+            "at `$.Records[0].ses.receipt.recipients`",
+            id="recipients as text",
+        ),
+        pytest.param(
+            event(receipt={"recipients": [NOBODY, None]}),
+            "at `$.Records[0].ses.receipt.recipients[1]`",
+            id="recipient null",
+        ),
+        pytest.param(
+            event(receipt={"spfVerdict": "PASS"}),
+            "at `$.Records[0].ses.receipt.spfVerdict`",
+            id="verdict as text",
+        ),
+    ],
+)
+def test_a_malformed_event_names_the_place(broken: Any, place: str) -> None:
+    with pytest.raises(MalformedEventError) as caught:
+        parse_event(broken)
+    assert str(caught.value).startswith("not an SES receipt event: ")
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["messageId", "timestamp"])
+def test_a_mail_without_what_sendbounce_needs_is_malformed(missing: str) -> None:
+    broken = event()
+    del broken["Records"][0]["ses"]["mail"][missing]
+    with pytest.raises(MalformedEventError, match=missing):
+        parse_event(broken)
+
+
+def test_an_event_without_its_receipt_is_malformed() -> None:
+    broken = event()
+    del broken["Records"][0]["ses"]["receipt"]
+    with pytest.raises(MalformedEventError, match="receipt"):
+        parse_event(broken)
+
+
+@pytest.mark.parametrize(
+    ("source", "headers"),
+    [
+        pytest.param(None, [], id="null"),
+        pytest.param("", [], id="empty"),
+        pytest.param("<>", [], id="angle brackets"),
+        pytest.param(" <> ", [], id="with spaces"),
+        pytest.param("< >", [], id="space in brackets"),
+        pytest.param(" ", [], id="white space"),
+        pytest.param("MAILER-DAEMON@x.example", [("Return-Path", "<>")], id="Return-Path"),
+        pytest.param("pat@x.example", [("return-path", " <> ")], id="return-path"),
+        pytest.param(
+            "pat@x.example",
+            [("Return-Path", "<pat@x.example>"), ("RETURN-PATH", "<>")],
+            id="second",
+        ),
+    ],
+)
+def test_every_spelling_of_the_null_sender_is_the_null_sender(
+    source: str | None, headers: list[tuple[str, str]]
+) -> None:
+    named = [{"name": name, "value": value} for name, value in headers]
+    assert read(mail={"source": source, "headers": named}).reverse_path is None
+
+
+def test_a_mail_without_a_source_has_the_null_sender() -> None:
+    absent = event()
+    del absent["Records"][0]["ses"]["mail"]["source"]
+    assert parse_event(absent)[0].reverse_path is None
+
+
+@pytest.mark.parametrize(
+    "source", ["pat@sender.example", " pat@sender.example ", "<pat@sender.example>"]
+)
+def test_the_reverse_path_is_the_bare_address_of_the_envelope(source: str) -> None:
+    message = mail("From: other@elsewhere.example", "Return-Path: <pat@sender.example>")
+    assert message.reverse_path == SENDER
+    assert mail(source=source).reverse_path == SENDER
+
+
+@pytest.mark.parametrize("source", ["<pat@sender.example", "pat@sender.example>"])
+def test_half_a_pair_of_brackets_belongs_to_the_address(source: str) -> None:
+    assert mail(source=source).reverse_path == source
+
+
+def test_header_names_have_no_case_and_every_occurrence_is_found_in_order() -> None:
+    message = mail("X-Loop: one", "Subject: x", "x-loop: two", "X-LOOP: three", "X-Loops: no")
+    assert message.header("x-LOOP") == ["one", "two", "three"]
+    assert message.header("X-Absent") == []

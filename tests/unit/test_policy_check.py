@@ -1,0 +1,335 @@
+"""What can be wrong in a policy although every value has the right type: all of it is said."""
+
+import pytest
+
+from bouncer.conditions import PolicyError
+from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
+from bouncer.policy import load
+from tests.unit.builders import UNKNOWN_BOUNCES, bounce_rule, policy, policy_text, rule
+
+
+def problems_of(text: str) -> list[str]:
+    """The problems, each without the file's name."""
+    with pytest.raises(PolicyError) as caught:
+        load(text, "p.toml")
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("p.toml: ") for line in lines)
+    return [line.removeprefix("p.toml: ") for line in lines]
+
+
+def problem_of(body: str) -> str:
+    """The one problem of the one rule."""
+    (problem,) = problems_of(policy_text(rule(body)))
+    assert problem.startswith('rules[0] "rule": ')
+    return problem.removeprefix('rules[0] "rule": ')
+
+
+# --- Rules -----------------------------------------------------------------------------------
+
+
+def test_reason_codes_are_unique() -> None:
+    twice = rule('action = "drop"\nwhen.spam = "FAIL"') * 2
+    assert problems_of(policy_text(twice)) == [
+        'rules[1] "rule": another rule has this name; reason codes are unique'
+    ]
+
+
+@pytest.mark.parametrize("name", [*GuardName, *OtherReason])
+def test_a_reason_code_of_a_rule_is_not_one_of_a_guard(name: str) -> None:
+    text = policy_text(rule('action = "drop"\nwhen.spam = "FAIL"', name))
+    assert problems_of(text) == [
+        f'rules[0] "{name}": the name is the code of a guard; choose another'
+    ]
+
+
+ONE_RULE = 'version = 1\n[[rules]]\nname = "rule"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("version = 1\nrules = []", id="no rule"),
+        pytest.param(ONE_RULE + 'action = "drop"\nwhen.spam = "FAIL"', id="when"),
+        pytest.param(ONE_RULE + 'action = "drop"\nunless.spam = "FAIL"', id="unless"),
+        pytest.param(ONE_RULE + 'action = "accept"\nenabled = false', id="not enabled"),
+        pytest.param(
+            policy_text().replace('action = "accept"', 'action = "accept"\nenabled = false'),
+            id="the last one is not enabled",
+        ),
+    ],
+)
+def test_the_last_rule_must_decide_for_everyone_who_is_left(text: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.startswith("rules[0] ")
+    assert problem.endswith(
+        "the last rule must have no conditions, so that every recipient is decided: "
+        'end with name = "accept", action = "accept"'
+    )
+
+
+def test_a_disabled_rule_may_be_unfinished_and_may_stand_last() -> None:
+    draft = rule('action = "bounce"\nenabled = false', "draft")
+    assert [each.section.name for each in policy(draft).shared] == ["accept"]
+    last = policy_text() + rule('action = "drop"\nwhen.spam = "FAIL"\nenabled = false', "draft")
+    assert [each.section.name for each in load(last).shared] == ["unknown-recipient", "accept"]
+
+
+# --- Outcomes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (
+            'action = "bounce"',
+            "say what it bounces as: bounce_type = one of DoesNotExist, MessageTooLarge, "
+            "ExceededQuota, ContentRejected, Undefined, TemporaryFailure",
+        ),
+        (
+            'action = "bounce"\nbounce_type = "Undefined"\nrecipient_dsn_fields.status = "5.0.0"',
+            "give bounce_type or recipient_dsn_fields, not both: SES does not say which wins",
+        ),
+        (
+            'action = "defer"\nbounce_type = "DoesNotExist"',
+            "defer is temporary: bounce_type 'TemporaryFailure' or a 4.x.x status",
+        ),
+        (
+            'action = "defer"\nrecipient_dsn_fields.status = "5.1.1"',
+            "defer is temporary: bounce_type 'TemporaryFailure' or a 4.x.x status",
+        ),
+        (
+            'action = "drop"\nbounce_type = "Undefined"',
+            "bounce_type goes with action 'bounce' or 'defer', not with 'drop'",
+        ),
+        (
+            'action = "accept"\nrecipient_dsn_fields.status = "5.0.0"\nwhen.spf = "PASS"',
+            "recipient_dsn_fields goes with action 'bounce' or 'defer', not with 'accept'",
+        ),
+        (
+            'action = "drop"\nrecipient_arn = "arn:aws:ses:us-east-1:1:identity/example.com"',
+            "recipient_arn goes with action 'bounce' or 'defer', not with 'drop'",
+        ),
+        (
+            'action = "drop"\nexplanation = "Nobody will read this."',
+            "explanation goes with action 'bounce' or 'defer', not with 'drop'",
+        ),
+        ('action = "drop"\nkeep = true', "keep goes with a bounce, not with 'drop'"),
+    ],
+)
+def test_an_outcome_that_contradicts_itself_is_refused(body: str, problem: str) -> None:
+    assert problem_of(body) == problem
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'action = "bounce"\nbounce_type = "TemporaryFailure"',
+        'action = "bounce"\nrecipient_dsn_fields.status = "4.2.2"',
+        'action = "defer"\nbounce_type = "TemporaryFailure"',
+        'action = "defer"\nrecipient_dsn_fields.status = "4.3.2"\nkeep = true\ndry_run = true',
+        'action = "drop"\ndry_run = true',
+        'action = "accept"\nwhen.spf = "PASS"',
+    ],
+)
+def test_an_outcome_that_makes_sense_is_taken(body: str) -> None:
+    assert policy(rule(body)).shared[0].section.name == "rule"
+
+
+# --- Texts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("No {recepient}.", "explanation: no variable is called {recepient}; there are: "),
+        ("50 % { off", "explanation: expected '}' before end of string; write {{ and }}"),
+        ("{recipient!r}", "explanation: write {recipient} alone, without `!` or `:`"),
+        (r"two\nlines", "explanation: a line break is not allowed: write it as one line"),
+        (r"tab\there", "explanation: '\\t' is not allowed: SES takes printable 7-bit ASCII"),
+        ("n\u00e4", "explanation: '\u00e4' is not allowed: SES takes printable 7-bit ASCII"),
+        ("x" * 501, "explanation has over 500 characters: shorten it"),
+    ],
+)
+def test_a_text_that_cannot_be_sent_is_refused(text: str, problem: str) -> None:
+    bounce = 'action = "bounce"\nbounce_type = "Undefined"\n'
+    assert problem_of(f'{bounce}explanation = "{text}"').startswith(problem)
+    inherited = policy_text(rule(bounce), f'send_bounce.explanation = "{text}"')
+    assert problems_of(inherited)[0].startswith(f'rules[0] "rule": {problem}')
+
+
+def test_an_explanation_may_have_five_hundred_characters() -> None:
+    assert policy(bounce_rule(f'explanation = "{"x" * 500}"')).shared
+
+
+# --- What SendBounce documents ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ('status = "5.1"', "'5.1' is not an enhanced status code"),
+        ('status = "05.1.1"', "'05.1.1' is not an enhanced status code"),
+        ('status = "5.01.1"', "'5.01.1' is not an enhanced status code"),
+        ('status = "5.1.1000"', "'5.1.1000' is not an enhanced status code"),
+        ('status = "3.1.1"', "'3.1.1' is not an enhanced status code"),
+        ('status = "550 5.1.1"', "'550 5.1.1' is not an enhanced status code"),
+        ('status = "2.0.0"', "action 'failed' goes with 4.x.x or 5.x.x, not 2.0.0"),
+        (
+            'status = "5.1.1"\naction = "delayed"\ndiagnostic_code = "smtp; 450 later"',
+            "action 'delayed' goes with 4.x.x, not 5.1.1",
+        ),
+        ('status = "5.0.0"\naction = "relayed"', "action 'relayed' goes with 2.x.x, not 5.0.0"),
+        (
+            'status = "4.2.2"\naction = "delayed"',
+            "action 'delayed' promises that delivery is tried again: say why it waits",
+        ),
+        (
+            'status = "5.1.1"\nfinal_recipient = "rfc822; x@example.com"',
+            "final_recipient is the bare address, without 'rfc822;'",
+        ),
+        (
+            'status = "5.1.1"\nremote_mta = "mx.example.com"',
+            "remote_mta 'mx.example.com' lacks its type: write it as in 'dns; mx.example.com'",
+        ),
+        (
+            'status = "5.1.1"\nremote_mta = "dns; mx\\r\\nX: y"',
+            "remote_mta: a line break is not allowed",
+        ),
+        (
+            'status = "5.1.1"\ndiagnostic_code = "550 no such user"',
+            "diagnostic_code '550 no such user' lacks its type: write it as in 'smtp; 550 5.1.1",
+        ),
+        (
+            'status = "5.1.1"\nextension_fields."X Y" = "z"',
+            "extension field name 'X Y': use 1 to 50 letters, digits and hyphens",
+        ),
+        (
+            f'status = "5.1.1"\nextension_fields.{"X" * 51} = "z"',
+            f"extension field name '{'X' * 51}': use 1 to 50 letters",
+        ),
+        (
+            f'status = "5.1.1"\nextension_fields.X-A = "{"x" * 2049}"',
+            "extension field 'X-A': its value has 2049 characters, at most 2048 are allowed",
+        ),
+    ],
+)
+def test_recipient_dsn_fields_that_ses_would_refuse_are_refused(fields: str, problem: str) -> None:
+    body = f'action = "bounce"\n[rules.recipient_dsn_fields]\n{fields}'
+    assert problem_of(body).startswith(f"recipient_dsn_fields: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [
+        ("final_recipient", "final_recipient"),
+        ("diagnostic_code", "diagnostic_code"),
+        ("extension_fields.X-A", "extension_fields.X-A"),
+    ],
+)
+def test_a_text_in_recipient_dsn_fields_is_checked_as_a_text(field: str, place: str) -> None:
+    body = (
+        f'action = "bounce"\n[rules.recipient_dsn_fields]\nstatus = "5.1.1"\n{field} = "{{oops}}"'
+    )
+    assert problem_of(body).startswith(
+        f"recipient_dsn_fields.{place}: no variable is called {{oops}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "problem"),
+    [
+        ('bounce_sender = "daemon"', "send_bounce.bounce_sender 'daemon': write an address"),
+        (
+            'bounce_sender = "Daemon <daemon@example.com>"',
+            "send_bounce.bounce_sender 'Daemon <daemon@example.com>': write an address",
+        ),
+        (
+            'message_dsn.reporting_mta = "mx.example.com"',
+            "send_bounce.message_dsn: reporting_mta 'mx.example.com' lacks its type: "
+            "write it as in 'dns; mx.example.com'",
+        ),
+        (
+            'message_dsn.reporting_mta = "dns; mx\\nX: y"',
+            "send_bounce.message_dsn: reporting_mta: a line break is not allowed",
+        ),
+        (
+            'message_dsn.extension_fields."X:Y" = "z"',
+            "send_bounce.message_dsn: extension field name 'X:Y'",
+        ),
+        (
+            'message_dsn.extension_fields.X-A = "a\\nb"',
+            "send_bounce.message_dsn: extension field 'X-A': a line break is not allowed",
+        ),
+        (
+            f'message_dsn.extension_fields.X-A = "{"x" * 2049}"',
+            "send_bounce.message_dsn: extension field 'X-A': its value has 2049 characters",
+        ),
+    ],
+)
+def test_send_bounce_parameters_that_ses_would_refuse_are_refused(
+    parameter: str, problem: str
+) -> None:
+    bounce = 'action = "bounce"\nbounce_type = "Undefined"\n'
+    assert problem_of(f"{bounce}send_bounce.{parameter}").startswith(problem)
+    inherited = policy_text(rule(bounce), f"send_bounce.{parameter}")
+    assert problems_of(inherited)[0].startswith(f'rules[0] "rule": {problem}')
+
+
+# --- Guards and mailboxes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(NOT_CONFIGURABLE))
+def test_a_guard_that_must_stay_cannot_be_switched_off(name: GuardName) -> None:
+    assert problems_of(policy_text(top=f'guards.off = ["list-mail", "{name}"]')) == [
+        f"guards.off: '{name}' cannot be switched off"
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(set(GuardName) - NOT_CONFIGURABLE))
+def test_every_other_guard_can_be_switched_off_by_name(name: GuardName) -> None:
+    assert policy(top=f'guards.off = ["{name}"]').file.guards.off == [name]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('"alice" = {}', 'mailboxes."alice": write user@domain or @domain'),
+        (
+            '"a@example.com" = { quota = "much" }',
+            "mailboxes.\"a@example.com\": 'much' is not a size",
+        ),
+        (
+            '"a@example.com" = { used = "5 XB" }',
+            "mailboxes.\"a@example.com\": '5 XB' is not a size",
+        ),
+        ('"a@example.com" = { size_limit = "" }', "mailboxes.\"a@example.com\": '' is not a size"),
+    ],
+)
+def test_a_mailbox_that_is_wrong_is_refused(entry: str, problem: str) -> None:
+    (found,) = problems_of(policy_text(end=f"[mailboxes]\n{entry}"))
+    assert found.startswith(problem)
+
+
+# --- All of it -------------------------------------------------------------------------------
+
+
+def test_every_mistake_is_said_at_once_and_each_only_once() -> None:
+    text = policy_text(
+        rule('action = "bounce"', "one")
+        + rule('action = "drop"\nwhen.mailbox = "gone"', "two")
+        + bounce_rule('explanation = "{oops}"', "three")
+        + UNKNOWN_BOUNCES,
+        'guards.off = ["null-sender"]',
+        '[domains."example.org"]\n[mailboxes]\n"x" = {}',
+    )
+    problems = problems_of(text)
+    assert sorted(problem.partition(": ")[0] for problem in problems) == [
+        'domains."example.org".rules[0] "one"',
+        'domains."example.org".rules[1] "two"',
+        'domains."example.org".rules[2] "three"',
+        "guards.off",
+        'mailboxes."x"',
+        'rules[0] "one"',
+        'rules[1] "two"',
+        'rules[2] "three"',
+    ]

@@ -1,0 +1,400 @@
+"""A policy file is read as TOML or JSON; what is wrong in it is named with place and mend."""
+
+import json
+import tomllib
+from textwrap import dedent
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from bouncer.conditions import Conditions, PolicyError
+from bouncer.policy import load
+from bouncer.policy_file import (
+    BudgetSection,
+    GuardsSection,
+    MailboxSection,
+    Mode,
+    PolicyFile,
+    RuleSection,
+    json_schema,
+    read,
+    validator_schema,
+)
+from tests.unit.builders import SHIPPED_POLICY, policy_text
+
+SHIPPED = SHIPPED_POLICY.read_text("utf-8")
+
+EVERYTHING = """
+version = 1
+mode = "observe"
+
+[send_bounce]
+bounce_sender = "bounce@example.com"
+bounce_sender_arn = "arn:aws:ses:us-east-1:123456789012:identity/example.com"
+explanation = "Your mail was not delivered."
+message_dsn.reporting_mta = "dns; mx.example.com"
+message_dsn.arrival_date = false
+message_dsn.extension_fields.X-Site = "main"
+
+[guards]
+off = ["role-sender", "list-mail"]
+own_domains = ["example.net"]
+max_received = 150
+budget = { window_seconds = 3600, per_sender = 10, per_sender_domain = 50 }
+
+[[rules]]
+name = "everything"
+action = "bounce"
+recipient_arn = "arn:aws:ses:us-east-1:123456789012:identity/example.com"
+explanation = "No {recipient}."
+dry_run = true
+keep = true
+enabled = true
+
+[rules.when]
+recipient = ["a@example.com", "@example.org"]
+sender = "<>"
+mailbox = ["unknown", "disabled"]
+larger_than = ["25 MB", "mailbox"]
+spam = "GRAY"
+virus = ["GRAY", "PROCESSING_FAILED"]
+spf = "PASS"
+dkim = "PASS"
+dmarc = "FAIL"
+dmarc_policy = "reject"
+more_recipients_than = 10
+time_of_day = "22:00-06:00"
+header.X-Loop = true
+header.Subject = ["*invoice*", "*money*"]
+
+[rules.unless]
+sender = "@sender.example"
+
+[rules.recipient_dsn_fields]
+action = "delayed"
+status = "4.2.2"
+final_recipient = "{recipient}"
+remote_mta = "dns; mx2.example.com"
+diagnostic_code = "smtp; 452 4.2.2 full"
+last_attempt_date = true
+extension_fields.X-Quota = "{quota}"
+
+[rules.send_bounce]
+bounce_sender = "other@example.com"
+
+[[rules]]
+name = "accept"
+action = "accept"
+
+[domains."example.org"]
+send_bounce.bounce_sender = "bounce@example.org"
+
+[domains."example.org".rules.everything]
+dry_run = false
+when.mailbox = "full"
+
+[mailboxes]
+"a@example.com" = { status = "disabled", quota = "1 GB", used = 5, size_limit = "10 MB" }
+"b@example.com" = { alias_for = "a@example.com" }
+"c@example.com" = { moved_to = "c@example.net", tell_new_address = true }
+"@example.org" = { catch_all = false, separator = "-" }
+"""
+
+
+def error_of(text: str, origin: str = "policy.toml") -> str:
+    with pytest.raises(PolicyError) as caught:
+        load(text, origin)
+    return str(caught.value)
+
+
+def as_json(toml: str) -> str:
+    return json.dumps(tomllib.loads(toml))
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def test_the_smallest_policy_accepts_everything_with_every_default() -> None:
+    file, _ = read('version = 1\nrules = [{ name = "accept", action = "accept" }]', "p.toml")
+    assert file.mode is Mode.ENFORCE
+    assert file.guards == GuardsSection(off=[], own_domains=[], max_received=100)
+    assert file.guards.budget == BudgetSection(
+        window_seconds=86_400, per_sender=200, per_sender_domain=1000
+    )
+    assert file.mailboxes is None
+
+
+def test_every_word_of_the_format_is_read() -> None:
+    file, _ = read(EVERYTHING, "p.toml")
+    rule = file.rules[0]
+    unused = [name for name, value in _leaves(rule) if value is None]
+    assert unused == ["bounce_type"], "recipient_dsn_fields stands in its place"
+    assert file.mailboxes is not None
+    said = {name for box in file.mailboxes.values() for name, _ in _said(box)}
+    assert said == set(MailboxSection.__struct_fields__)
+    assert {name for name, _ in rule.when.given()} == set(Conditions.__struct_fields__)
+
+
+def _leaves(section: msgspec.Struct) -> list[tuple[str, Any]]:
+    return [(name, getattr(section, name)) for name in section.__struct_fields__]
+
+
+def _said(section: MailboxSection) -> list[tuple[str, Any]]:
+    default = MailboxSection()
+    return [each for each in _leaves(section) if each[1] != getattr(default, each[0])]
+
+
+@pytest.mark.parametrize(
+    "text", [SHIPPED, EVERYTHING, policy_text()], ids=["shipped", "all", "one"]
+)
+def test_json_of_the_same_shape_is_the_same_policy(text: str) -> None:
+    assert load(as_json(text)).file == load(text).file
+    assert load("\n  " + as_json(text)).file == load(text).file
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("version = \n", "cannot be read: Invalid value (at line 1, column 11)"),
+        ("version = 1\nversion = 1", "cannot be read: Cannot overwrite a value"),
+        ("[[rules]\n", "cannot be read: Expected ']]'"),
+        ('{"version": 1', "cannot be read: Input data was truncated"),
+        ('{"version": 1} x', "cannot be read: JSON is malformed"),
+        ("[1]", "Object contains unknown field `1`; remove it"),
+        ("", "Object missing required field `version`"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_place(text: str, reason: str) -> None:
+    assert error_of(text, "some/policy.toml").startswith(f"some/policy.toml: {reason}")
+
+
+ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        pytest.param("version = 2" + ACCEPT, "Invalid enum value 2 - at `$.version`", id="version"),
+        pytest.param(
+            'version = 1\nmode = "dry"' + ACCEPT,
+            "Invalid enum value 'dry' - at `$.mode`",
+            id="mode",
+        ),
+        pytest.param("version = 1", "Object missing required field `rules`", id="no rules"),
+        pytest.param(
+            "version = 1\nmods = 1" + ACCEPT,
+            "Object contains unknown field `mods`; did you mean `mode`?",
+            id="misspelt at the top",
+        ),
+        pytest.param(
+            "version = 1\nguards.of = []" + ACCEPT,
+            "unknown field `of` - at `$.guards`; did you mean `off`?",
+            id="misspelt in a table",
+        ),
+        pytest.param(
+            "version = 1\nguards.xyzzy = []" + ACCEPT,
+            "unknown field `xyzzy` - at `$.guards`; remove it",
+            id="nothing like it",
+        ),
+        pytest.param(
+            'version = 1\nguards.off = ["list-mails"]' + ACCEPT,
+            "Invalid enum value 'list-mails' - at `$.guards.off[0]`",
+            id="no such guard",
+        ),
+        pytest.param(
+            "version = 1\nguards.max_received = 0" + ACCEPT,
+            "`int` >= 1 - at `$.guards.max_received`",
+            id="no hops",
+        ),
+        pytest.param(
+            "version = 1\nguards.budget.window_seconds = 59" + ACCEPT,
+            "`int` >= 60 - at `$.guards.budget.window_seconds`",
+            id="window too short",
+        ),
+        pytest.param(
+            "version = 1\nguards.budget.window_seconds = 604801" + ACCEPT,
+            "`int` <= 604800 - at `$.guards.budget.window_seconds`",
+            id="window too long",
+        ),
+        pytest.param(
+            "version = 1\nguards.budget.per_sender = -1" + ACCEPT,
+            "`int` >= 0 - at `$.guards.budget.per_sender`",
+            id="negative budget",
+        ),
+        pytest.param(
+            'version = 1\nmailboxes."a@example.com".separator = "="' + ACCEPT,
+            "Invalid enum value '=' - at `$.mailboxes[...].separator`",
+            id="mailbox",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_path(text: str, error: str) -> None:
+    message = error_of(text)
+    assert message.startswith("policy.toml: ")
+    assert message.endswith(error)
+
+
+THREE_RULES = """\
+version = 1
+
+[[rules]]
+name = "one"
+action = "drop"
+when.spam = "FAIL"
+
+  [[rules]]
+name = "two"
+{line}
+
+[[rules]]
+name = "accept"
+action = "accept"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ('action = "reject"', "Invalid enum value 'reject' - at `$.rules[1].action`"),
+        ("", "Object missing required field `action` - at `$.rules[1]`"),
+        (
+            'acton = "drop"',
+            "Object contains unknown field `acton` - at `$.rules[1]`; did you mean `action`?",
+        ),
+        (
+            'action = "drop"\nwhen.mailbx = "unknown"',
+            "unknown field `mailbx` - at `$.rules[1].when`; did you mean `mailbox`?",
+        ),
+        (
+            'action = "bounce"\nbounce_type = "NoSuchUser"',
+            "Invalid enum value 'NoSuchUser' - at `$.rules[1].bounce_type`",
+        ),
+        (
+            'action = "bounce"\nrecipient_dsn_fields.status = 511',
+            "Expected `str`, got `int` - at `$.rules[1].recipient_dsn_fields.status`",
+        ),
+        ('action = "drop"\ndry_run = "yes"', "got `str` - at `$.rules[1].dry_run`"),
+        (
+            'action = "drop"\nwhen.more_recipients_than = -1',
+            "Expected `int` >= 0 - at `$.rules[1].when.more_recipients_than`",
+        ),
+    ],
+)
+def test_an_error_in_a_rule_names_the_line_where_the_rule_begins(line: str, error: str) -> None:
+    message = error_of(THREE_RULES.format(line=line))
+    assert message.startswith("policy.toml:8: ")
+    assert message.endswith(error)
+
+
+def test_an_error_in_json_names_the_path_without_a_line() -> None:
+    text = '{"version": 1, "rules": [{"name": "accept", "action": "acept"}]}'
+    assert error_of(text, "p.json") == (
+        "p.json: Invalid enum value 'acept' - at `$.rules[0].action`"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Accept", "1st", "-x", "two words", "under_score", "a" * 51, "n\u00e4me", "a:b"]
+)
+def test_a_rules_name_is_a_reason_code(name: str) -> None:
+    text = json.dumps({"version": 1, "rules": [{"name": name, "action": "accept"}]})
+    assert "at `$.rules[0].name`" in error_of(text)
+
+
+@pytest.mark.parametrize("name", ["a", "over-quota-2", "a" * 50])
+def test_a_reason_code_has_up_to_fifty_letters_digits_and_hyphens(name: str) -> None:
+    text = json.dumps({"version": 1, "rules": [{"name": name, "action": "accept"}]})
+    assert load(text).file.rules[0].name == name
+
+
+# --- JSON Schema -----------------------------------------------------------------------------
+
+DRAFT_4 = jsonschema.Draft4Validator
+DRAFT_2020 = jsonschema.Draft202012Validator
+SCHEMAS = [
+    pytest.param(DRAFT_2020(json_schema()), id="for editors"),
+    pytest.param(DRAFT_4(validator_schema()), id="for AppConfig"),
+]
+
+
+def test_each_schema_is_one_of_its_draft() -> None:
+    DRAFT_2020.check_schema(json_schema())
+    DRAFT_4.check_schema(validator_schema())
+    assert validator_schema()["$schema"] == "http://json-schema.org/draft-04/schema#"
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize(
+    "text", [SHIPPED, EVERYTHING, policy_text()], ids=["shipped", "all", "one"]
+)
+def test_a_good_policy_is_good_by_the_schema(schema: Any, text: str) -> None:
+    assert list(schema.iter_errors(tomllib.loads(text))) == []
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"version": 2}, id="version"),
+        pytest.param({"mode": "dry"}, id="mode"),
+        pytest.param({"rules": {}}, id="rules is no list"),
+        pytest.param({"unknown": 1}, id="unknown key"),
+        pytest.param({"rules": [{"name": "Accept", "action": "accept"}]}, id="rule name"),
+        pytest.param({"rules": [{"name": "accept"}]}, id="no action"),
+        pytest.param({"rules": [{"name": "a", "action": "reject"}]}, id="unknown action"),
+        pytest.param({"rules": [{"name": "a", "action": "drop", "whn": {}}]}, id="unknown in rule"),
+        pytest.param(
+            {"rules": [{"name": "a", "action": "drop", "when": {"spm": "FAIL"}}]},
+            id="unknown condition",
+        ),
+        pytest.param(
+            {"rules": [{"name": "a", "action": "bounce", "bounce_type": "No"}]}, id="bounce type"
+        ),
+        pytest.param(
+            {"rules": [{"name": "a", "action": "bounce", "recipient_dsn_fields": {}}]},
+            id="dsn fields without status",
+        ),
+        pytest.param({"guards": {"off": ["no-guard"]}}, id="unknown guard"),
+        pytest.param({"guards": {"max_received": 0}}, id="no hops"),
+        pytest.param({"guards": {"budget": {"window_seconds": 1}}}, id="window too short"),
+        pytest.param({"domains": {"example.com": {"rules": {"a": {"acton": 1}}}}}, id="domain"),
+        pytest.param({"mailboxes": {"a@example.com": {"quta": 1}}}, id="mailbox"),
+    ],
+)
+def test_what_reading_refuses_the_schema_refuses(schema: Any, change: dict[str, Any]) -> None:
+    broken = tomllib.loads(policy_text()) | change
+    assert list(schema.iter_errors(broken))
+    with pytest.raises(PolicyError):
+        read(json.dumps(broken), "p.json")
+
+
+@pytest.mark.parametrize("section", [PolicyFile, RuleSection, Conditions, MailboxSection])
+def test_the_schema_has_every_word_of_the_format(section: type[msgspec.Struct]) -> None:
+    properties = json_schema()["$defs"][section.__name__]["properties"]
+    assert properties.keys() == set(section.__struct_fields__)
+
+
+def test_appconfigs_schema_is_without_prose_and_within_its_limit() -> None:
+    text = json.dumps(validator_schema(), separators=(",", ":"))
+    assert '"description":"' not in text
+    # AppConfig: a JSON Schema validator has at most 32 KB.
+    assert len(text) < 32_768
+
+
+def test_toml_tables_and_dotted_keys_mean_the_same() -> None:
+    dotted = dedent(
+        """
+        version = 1
+        [[rules]]
+        name = "spam"
+        action = "drop"
+        when.spam = "FAIL"
+        [[rules]]
+        name = "accept"
+        action = "accept"
+        """
+    )
+    table = dotted.replace('when.spam = "FAIL"', '[rules.when]\nspam = "FAIL"')
+    assert load(dotted).file == load(table).file

@@ -1,0 +1,520 @@
+"""What template.yaml says and what the code reads are the same facts."""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from bouncer import delivery
+from bouncer.aws.telemetry import BY_STATE, NAMESPACE
+from bouncer.bounce import WINDOW
+from bouncer.limiter import Pace
+from bouncer.policy_file import validator_schema
+from bouncer.settings import InboundSettings, RulesSettings, SendSettings, UsageSettings
+from functions.inbound import app as inbound_app
+from functions.send import app as send_app
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "template.yaml"
+
+type Properties = dict[str, Any]
+
+
+# --- Reading it ------------------------------------------------------------------------------
+
+
+class _Constructor(SafeConstructor):
+    """YAML with CloudFormation's short tags, spelled out as its JSON has them."""
+
+
+def _tag(constructor: SafeConstructor, suffix: str, node: Node) -> dict[str, Any]:
+    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
+    value: Any
+    if isinstance(node, ScalarNode):
+        value = constructor.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = value.split(".", 1)
+    elif isinstance(node, MappingNode):
+        value = constructor.construct_mapping(node, deep=True)
+    else:
+        value = constructor.construct_sequence(node, deep=True)
+    return {name: value}
+
+
+_Constructor.add_multi_constructor("!", _tag)
+
+
+@cache
+def template() -> dict[str, Any]:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"))
+    return loaded
+
+
+def resources(kind: str) -> dict[str, Properties]:
+    """The properties of every resource of a type, by its logical id."""
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template()["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+FUNCTIONS = resources("AWS::Serverless::Function")
+QUEUES = resources("AWS::SQS::Queue")
+PARAMETERS: dict[str, Properties] = template()["Parameters"]
+MAPPING: Properties = FUNCTIONS["SendFunction"]["Events"]["Queued"]["Properties"]
+
+
+def walk(value: Any) -> Iterator[Any]:
+    """A value and everything in it."""
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        yield from walk(each)
+
+
+def environment(function: str) -> dict[str, Any]:
+    shared: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
+    own: dict[str, Any] = FUNCTIONS[function]["Environment"]["Variables"]
+    return shared | own
+
+
+def branches(value: Any) -> Iterator[Any]:
+    """What a value may be, whichever way its conditions come out."""
+    if isinstance(value, dict) and set(value) == {"Fn::If"}:
+        for branch in value["Fn::If"][1:]:
+            yield from branches(branch)
+    elif value != {"Ref": "AWS::NoValue"}:
+        yield value
+
+
+# --- The environment -------------------------------------------------------------------------
+
+SETTINGS: dict[str, type[msgspec.Struct]] = {
+    "InboundFunction": InboundSettings,
+    "SendFunction": SendSettings,
+    "UsageFunction": UsageSettings,
+    "RulesFunction": RulesSettings,
+}
+NOT_OURS = re.compile(r"POWERTOOLS_.*|AWS_ENDPOINT_URL")
+FROM_LAMBDA = {"AWS_REGION"}
+"""Lambda sets these itself: docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
+
+
+def test_every_function_has_its_settings() -> None:
+    assert set(SETTINGS) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("function", SETTINGS)
+def test_a_functions_environment_is_what_its_settings_read(function: str) -> None:
+    given = {name for name in environment(function) if not NOT_OURS.fullmatch(name)}
+    read = {field.encode_name for field in msgspec.structs.fields(SETTINGS[function])}
+    assert given == read - FROM_LAMBDA
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_function_sets_what_lambda_sets_itself(function: str) -> None:
+    assert not FROM_LAMBDA & set(environment(function))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "field"),
+    [
+        ("SendIntervalSeconds", "send_interval_seconds"),
+        ("WaitBudgetSeconds", "wait_budget_seconds"),
+        ("WindowMarginSeconds", "window_margin_seconds"),
+        ("LedgerRetentionDays", "ledger_retention_days"),
+        ("LogAddresses", "log_addresses"),
+    ],
+)
+def test_a_parameters_default_is_the_settings_own(parameter: str, field: str) -> None:
+    (default,) = (f.default for f in msgspec.structs.fields(InboundSettings) if f.name == field)
+    assert PARAMETERS[parameter]["Default"] == default
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_the_handler_that_stands_in_its_folder(function: str) -> None:
+    properties = FUNCTIONS[function]
+    assert properties["Handler"] == "app.handler"
+    assert "def handler(" in (ROOT / properties["CodeUri"] / "app.py").read_text("utf-8")
+
+
+# --- Times -----------------------------------------------------------------------------------
+
+SEND_TIMEOUT: int = FUNCTIONS["SendFunction"]["Timeout"]
+INBOUND_TIMEOUT: int = FUNCTIONS["InboundFunction"]["Timeout"]
+BOUNCE_QUEUE = QUEUES["BounceQueue"]
+
+
+def test_the_worker_knows_how_often_the_queue_tries() -> None:
+    tries = int(environment("SendFunction")["BOUNCE_QUEUE_MAX_RECEIVES"])
+    assert tries == BOUNCE_QUEUE["RedrivePolicy"]["maxReceiveCount"]
+
+
+def test_a_message_stays_hidden_for_six_times_the_workers_timeout() -> None:
+    """docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html."""
+    assert BOUNCE_QUEUE["VisibilityTimeout"] >= 6 * SEND_TIMEOUT
+
+
+def test_a_whole_batch_fits_into_the_workers_timeout() -> None:
+    pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["Default"])
+    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    assert pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
+
+
+def test_two_workers_windows_fit_into_a_timeout_one_after_the_other() -> None:
+    """MaximumConcurrency lets the second one wait while the first one sends."""
+    pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["Default"])
+    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    workers = MAPPING["ScalingConfig"]["MaximumConcurrency"]
+    assert workers * pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
+
+
+def test_one_call_of_the_slowest_pace_fits_into_the_workers_timeout() -> None:
+    pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["MaxValue"])
+    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    assert pace.calls_within(SEND_TIMEOUT - reserve) >= 1
+
+
+def test_an_inbound_mail_is_answered_within_sess_thirty_seconds() -> None:
+    assert INBOUND_TIMEOUT < 30
+
+
+def test_the_longest_wait_for_a_slot_leaves_time_for_the_answer() -> None:
+    reserve = inbound_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    assert PARAMETERS["WaitBudgetSeconds"]["MaxValue"] + reserve < INBOUND_TIMEOUT
+
+
+def test_lambda_takes_no_concurrency_below_two() -> None:
+    """docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html: 2 to 1000."""
+    assert MAPPING["ScalingConfig"]["MaximumConcurrency"] >= 2
+
+
+def test_only_what_failed_goes_back_to_the_queue() -> None:
+    assert MAPPING["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_the_queue_outlives_sess_window() -> None:
+    """So that the worker can note what it gives up."""
+    assert BOUNCE_QUEUE["MessageRetentionPeriod"] > WINDOW.total_seconds()
+
+
+def test_the_ledger_outlives_the_queue() -> None:
+    days = PARAMETERS["LedgerRetentionDays"]["MinValue"]
+    assert days * 86_400 > BOUNCE_QUEUE["MessageRetentionPeriod"]
+
+
+# --- Keeping ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_is_encrypted(queue: str) -> None:
+    properties = QUEUES[queue]
+    assert properties.get("SqsManagedSseEnabled") is True or "KmsMasterKeyId" in properties
+
+
+@pytest.mark.parametrize("table", resources("AWS::DynamoDB::Table"))
+def test_every_table_is_encrypted(table: str) -> None:
+    properties = resources("AWS::DynamoDB::Table")[table]
+    assert properties["SSESpecification"] == {"SSEEnabled": True}
+
+
+@pytest.mark.parametrize("bucket", resources("AWS::S3::Bucket"))
+def test_every_bucket_is_private_and_encrypted(bucket: str) -> None:
+    properties = resources("AWS::S3::Bucket")[bucket]
+    assert len(properties["PublicAccessBlockConfiguration"]) == 4
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert "ServerSideEncryptionConfiguration" in properties["BucketEncryption"]
+
+
+@pytest.mark.parametrize("name", ["MailboxTable", "MailBucket"])
+def test_what_cannot_be_made_again_is_kept_when_the_stack_goes(name: str) -> None:
+    resource = template()["Resources"][name]
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_logs_to_a_group_with_a_retention(function: str) -> None:
+    group = FUNCTIONS[function]["LoggingConfig"]["LogGroup"]["Ref"]
+    properties = resources("AWS::Logs::LogGroup")[group]
+    assert properties["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+def test_every_log_group_is_some_functions() -> None:
+    used = {each["LoggingConfig"]["LogGroup"]["Ref"] for each in FUNCTIONS.values()}
+    assert set(resources("AWS::Logs::LogGroup")) == used
+
+
+def test_the_ledgers_expiry_is_the_tables_time_to_live() -> None:
+    table = resources("AWS::DynamoDB::Table")["BounceTable"]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
+
+
+def test_events_that_failed_end_in_the_same_queue_either_way() -> None:
+    destination = FUNCTIONS["InboundFunction"]["EventInvokeConfig"]["DestinationConfig"]
+    assert destination["OnFailure"]["Destination"] == {
+        "Fn::GetAtt": ["EventDeadLetterQueue", "Arn"]
+    }
+    kept = environment("InboundFunction")["EVENT_DEAD_LETTER_QUEUE_URL"]
+    assert kept == {"Ref": "EventDeadLetterQueue"}
+
+
+# --- Permissions -----------------------------------------------------------------------------
+
+
+def _statements() -> Iterator[tuple[str, Properties]]:
+    """Every statement of every role and bucket policy, with where it stands."""
+    documents = [
+        (f"{role}.{policy['PolicyName']}", policy["PolicyDocument"])
+        for role, properties in resources("AWS::IAM::Role").items()
+        for policy in properties["Policies"]
+    ]
+    documents += [
+        (name, properties["PolicyDocument"])
+        for name, properties in resources("AWS::S3::BucketPolicy").items()
+    ]
+    for place, document in documents:
+        for statement in document["Statement"]:
+            for each in branches(statement):
+                yield place, each
+
+
+STATEMENTS = list(_statements())
+each_statement = pytest.mark.parametrize(
+    "statement",
+    [statement for _, statement in STATEMENTS],
+    ids=[f"{place}.{statement.get('Sid')}" for place, statement in STATEMENTS],
+)
+
+
+@each_statement
+def test_every_statement_has_a_name_that_says_what_it_is_for(statement: Properties) -> None:
+    assert re.fullmatch(r"[A-Z][A-Za-z0-9]{5,}", statement["Sid"])
+
+
+def test_no_role_has_two_statements_of_one_name() -> None:
+    names = [(place, statement["Sid"]) for place, statement in STATEMENTS]
+    assert len(names) == len(set(names))
+
+
+@each_statement
+def test_no_statement_allows_any_action(statement: Properties) -> None:
+    actions = statement["Action"]
+    actions = [actions] if isinstance(actions, str) else actions
+    assert all("*" not in action for action in actions)
+
+
+ANY_RESOURCE = [
+    statement for _, statement in STATEMENTS if "*" in list(walk(statement["Resource"]))
+]
+
+
+def test_any_resource_is_allowed_only_where_aws_knows_no_resources() -> None:
+    services = {action.partition(":")[0] for each in ANY_RESOURCE for action in each["Action"]}
+    assert services == {"xray", "ses"}
+    ses = {
+        action for each in ANY_RESOURCE for action in each["Action"] if action.startswith("ses:")
+    }
+    assert "ses:SendBounce" not in ses
+    assert all("ReceiptRule" in action for action in ses)
+
+
+@pytest.mark.parametrize("sid", sorted({each["Sid"] for each in ANY_RESOURCE}))
+def test_any_resource_has_its_reason_beside_it(sid: str) -> None:
+    lines = re.findall(rf"- Sid: {sid}\b.*", TEMPLATE.read_text("utf-8"))
+    assert lines
+    assert all("# " in line and "no resources" in line for line in lines)
+
+
+@pytest.mark.parametrize("role", ["InboundRole", "SendRole"])
+def test_bounces_may_be_sent_as_the_bounce_sender_only(role: str) -> None:
+    senders = [
+        statement["Condition"]
+        for place, statement in STATEMENTS
+        if place.startswith(role) and statement["Action"] == "ses:SendBounce"
+    ]
+    assert senders == [
+        {"StringEquals": {"ses:FromAddress": {"Ref": "BounceSender"}}},
+        {"StringEquals": {"ses:FromAddress": {"Ref": "OtherBounceSenders"}}},
+    ]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_has_a_role_of_its_own(function: str) -> None:
+    (role, _) = FUNCTIONS[function]["Role"]["Fn::GetAtt"]
+    users = [name for name, each in FUNCTIONS.items() if each["Role"]["Fn::GetAtt"][0] == role]
+    assert users == [function]
+
+
+def _source_arns() -> Iterator[Any]:
+    for properties in resources("AWS::Lambda::Permission").values():
+        yield properties["SourceArn"]
+    for _, statement in STATEMENTS:
+        condition = statement.get("Condition", {})
+        arns = condition.get("ArnLike", {}).get("aws:SourceArn", [])
+        yield from arns
+
+
+@pytest.mark.parametrize("arn", list(_source_arns()), ids=lambda arn: str(arn)[-40:])
+def test_a_source_arn_is_built_from_names(arn: Any) -> None:
+    """A Ref of the rule would be circular: SES tests its grants when the rule is made."""
+    (text,) = arn.values()
+    used = set(re.findall(r"\$\{([^}]+)\}", text))
+    assert used <= set(PARAMETERS) | {"AWS::Partition", "AWS::Region", "AWS::AccountId"}
+    assert {"ReceiptRuleSetName", "ReceiptRuleName"} <= used
+
+
+@pytest.mark.parametrize("permission", resources("AWS::Lambda::Permission"))
+def test_only_ses_of_this_account_may_invoke(permission: str) -> None:
+    properties = resources("AWS::Lambda::Permission")[permission]
+    assert properties["Principal"] == "ses.amazonaws.com"
+    assert properties["SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
+def test_the_receipt_rule_waits_for_what_ses_tests_when_it_is_made() -> None:
+    rule = template()["Resources"]["ReceiptRule"]
+    assert rule["DependsOn"] == "SesMayInvoke"
+    assert {"Ref": "MailBucketPolicy"} in list(walk(rule["Metadata"]))
+
+
+def test_the_receipt_rule_stores_the_mail_before_it_invokes_the_function() -> None:
+    rule = resources("AWS::SES::ReceiptRule")["ReceiptRule"]["Rule"]
+    assert (rule["Enabled"], rule["ScanEnabled"]) == (True, True)
+    actions = [name for action in rule["Actions"] for each in branches(action) for name in each]
+    assert actions == ["S3Action", "LambdaAction"]
+
+
+# --- Metrics ---------------------------------------------------------------------------------
+
+ALARMS = resources("AWS::CloudWatch::Alarm")
+OUR_ALARMS = [name for name, each in ALARMS.items() if each["Namespace"] == NAMESPACE]
+
+
+@pytest.mark.parametrize("alarm", OUR_ALARMS)
+def test_an_alarm_of_ours_watches_a_metric_that_is_written(alarm: str) -> None:
+    properties = ALARMS[alarm]
+    assert properties["MetricName"] in BY_STATE.values()
+    service = environment("InboundFunction")["POWERTOOLS_SERVICE_NAME"]
+    assert properties["Dimensions"] == [{"Name": "service", "Value": service}]
+
+
+def test_dead_letters_age_and_given_up_bounces_have_alarms() -> None:
+    watched = {
+        (each["MetricName"], str(each["Dimensions"][0]["Value"])) for each in ALARMS.values()
+    }
+    visible = "ApproximateNumberOfMessagesVisible"
+    for queue in ("BounceDeadLetterQueue", "EventDeadLetterQueue"):
+        assert any(metric == visible and queue in of for metric, of in watched)
+    assert any(
+        metric == "ApproximateAgeOfOldestMessage" and "BounceQueue" in of for metric, of in watched
+    )
+    assert {"BounceExpired", "BounceRejected"} <= {metric for metric, _ in watched}
+
+
+# --- People ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_parameter_says_what_it_is(parameter: str) -> None:
+    assert len(PARAMETERS[parameter]["Description"]) > 20
+
+
+def test_every_parameter_stands_in_a_group_of_the_console() -> None:
+    groups = template()["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(PARAMETERS)
+
+
+def test_every_number_is_bounded() -> None:
+    numbers = {name: each for name, each in PARAMETERS.items() if each["Type"] == "Number"}
+    bounded = {
+        name for name, each in numbers.items() if {"MinValue", "MaxValue"} <= each.keys()
+    } | {name for name, each in numbers.items() if "AllowedValues" in each}
+    assert bounded == set(numbers)
+
+
+def test_there_is_no_default_where_a_wrong_guess_hurts() -> None:
+    without = {name for name, each in PARAMETERS.items() if "Default" not in each}
+    assert without == {"BounceSender", "ReceiptRuleSetName"}
+
+
+def test_every_parameter_and_condition_is_used() -> None:
+    text = TEMPLATE.read_text("utf-8").partition("\nConditions:")[2]
+    refs = {each["Ref"] for each in walk(template()) if isinstance(each, dict) and "Ref" in each}
+    refs |= set(re.findall(r"\$\{([A-Za-z]+)\}", text))
+    assert set(PARAMETERS) <= refs
+    for condition in template()["Conditions"]:
+        assert len(re.findall(rf"\b{condition}\b", text)) > 1, condition
+
+
+@pytest.mark.parametrize("output", template()["Outputs"])
+def test_every_output_says_what_it_is(output: str) -> None:
+    assert len(template()["Outputs"][output]["Description"]) > 10
+
+
+def _asked_for(accept: Callable[[ast.Call], bool]) -> set[str]:
+    """The constant first arguments of calls in the console's source."""
+    found: set[str] = set()
+    for path in (ROOT / "local" / "console").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and accept(node):
+                (argument,) = node.args[:1]
+                assert isinstance(argument, ast.Constant)
+                found.add(str(argument.value))
+    return found
+
+
+def _method(name: str, *owners: str) -> Callable[[ast.Call], bool]:
+    def accept(call: ast.Call) -> bool:
+        method = call.func
+        if not isinstance(method, ast.Attribute) or method.attr != name:
+            return False
+        owner = method.value
+        return not owners or (isinstance(owner, ast.Attribute) and owner.attr in owners)
+
+    return accept
+
+
+def test_every_output_that_the_console_asks_for_exists() -> None:
+    asked = _asked_for(_method("output")) | _asked_for(_method("get", "outputs"))
+    assert asked
+    assert asked <= set(template()["Outputs"])
+
+
+def test_every_parameter_that_the_console_asks_for_exists() -> None:
+    asked = _asked_for(_method("get", "parameters"))
+    assert asked
+    assert asked <= set(PARAMETERS)
+
+
+def test_appconfigs_validator_is_the_codes_own_schema() -> None:
+    profile = resources("AWS::AppConfig::ConfigurationProfile")["PolicyProfile"]
+    (validator,) = profile["Validators"]
+    assert validator["Type"] == "JSON_SCHEMA"
+    assert json.loads(validator["Content"]) == validator_schema()
+
+
+def test_appconfigs_validator_is_no_longer_than_it_may_be() -> None:
+    """docs.aws.amazon.com/appconfig/2019-10-09/APIReference/API_Validator.html."""
+    profile = resources("AWS::AppConfig::ConfigurationProfile")["PolicyProfile"]
+    assert len(profile["Validators"][0]["Content"]) <= 32_768
+
+
+def test_the_layer_is_built_for_the_architecture_that_it_is_deployed_to() -> None:
+    layer = template()["Resources"]["BouncerLayer"]
+    architecture = {"Ref": "Architecture"}
+    assert layer["Metadata"]["BuildArchitecture"] == architecture
+    assert layer["Properties"]["CompatibleArchitectures"] == [architecture]
+    assert template()["Globals"]["Function"]["Architectures"] == [architecture]
