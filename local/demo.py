@@ -194,12 +194,11 @@ def malformed_story(aws: Aws, outputs: dict[str, str]) -> Row:
         FunctionName=outputs["InboundFunction"], Payload=MALFORMED.read_bytes()
     )
     disposition = json.loads(answer["Payload"].read())["disposition"]
-    messages = aws.client("sqs").receive_message(QueueUrl=outputs["EventDeadLetterQueue"])
-    kept = [json.loads(each["Body"])["requestPayload"] for each in messages.get("Messages", [])]
     problems = []
     if disposition != "CONTINUE":
         problems.append(f"disposition {disposition}, not CONTINUE")
-    if json.loads(MALFORMED.read_text()) not in kept:
+    event = json.loads(MALFORMED.read_text())
+    if not any(record["requestPayload"] == event for record in kept_events(aws, outputs)):
         problems.append("the event was not kept")
     return Row(
         mail=MALFORMED.stem,
@@ -228,6 +227,17 @@ def log_line(aws: Aws, outputs: dict[str, str], message_id: str) -> dict[str, An
                 line: dict[str, Any] = json.loads(event["message"])
                 return line
     return None
+
+
+def kept_events(aws: Aws, outputs: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The records of the events that nobody could handle.
+
+    They stay in the queue: it shows them again after its visibility timeout.
+    """
+    sqs, queue = aws.client("sqs"), outputs["EventDeadLetterQueue"]
+    while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+        for message in messages:
+            yield json.loads(message["Body"])
 
 
 def until[Found](look: Callable[[], Found | None], otherwise: str, seconds: float = 60) -> Found:

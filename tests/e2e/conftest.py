@@ -1,5 +1,6 @@
 """The application, built, deployed to AWS on this machine and filled: once for all tests."""
 
+import json
 import smtplib
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from botocore.config import Config
 
-from local.demo import deployed, log_line, trace_of, until
+from local.demo import deployed, kept_events, log_line, trace_of, until
 from local.stack import Aws
 
 
@@ -66,6 +67,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         """The function's own line about the mail."""
         self.trace(message_id)
         return until(lambda: log_line(self.aws, self.outputs, message_id), "no line in the log")
+
+    def kept(self, message_id: str) -> dict[str, Any] | None:
+        """The record among the dead letters that speaks of the mail."""
+        records = kept_events(self.aws, self.outputs)
+        return next((each for each in records if message_id in json.dumps(each)), None)
 
     def bounces(self, message_id: str) -> list[dict[str, Any]]:
         """The SendBounce calls about the mail that SES took."""

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 
+from local.demo import until
 from tests.e2e.conftest import Site
 from tests.e2e.test_permissions import without
 
@@ -28,17 +29,6 @@ def event_mode(site: Site) -> Iterator[None]:
         invoke_with("RequestResponse")
 
 
-def _kept_records(site: Site, message_id: str, seconds: float = 30) -> list[dict[str, object]]:
-    sqs, queue = site.client("sqs"), site.outputs["EventDeadLetterQueue"]
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
-            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-            if message_id in message["Body"]:
-                return [json.loads(message["Body"])]
-    return []
-
-
 def test_a_mail_is_bounced_in_event_mode_too(site: Site) -> None:
     with event_mode(site):
         message_id = site.mail("nobody@example.com")
@@ -51,8 +41,8 @@ def test_a_failing_backend_is_tried_again_and_then_the_event_is_kept(site: Site)
     with event_mode(site):
         with without(site, "InboundRole", "LookMailboxesUp", "dynamodb:BatchGetItem"):
             message_id = site.mail("nobody@example.com")
-            (record,) = _kept_records(site, message_id)
-        assert record["requestContext"]["condition"] == "RetriesExhausted"  # type: ignore[index]
+            record = until(lambda: site.kept(message_id), "the event was not kept")
+        assert record["requestContext"]["condition"] == "RetriesExhausted"
         payload = json.dumps(record["requestPayload"])
     assert site.bounces(message_id) == []
     answer = site.client("lambda").invoke(

@@ -53,22 +53,11 @@ def _listed(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def _kept(site: Site, message_id: str) -> bool:
-    """Whether the mail's event is among the dead letters; it is taken out."""
-    sqs, queue = site.client("sqs"), site.outputs["EventDeadLetterQueue"]
-    while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
-        for message in messages:
-            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-            if message_id in message["Body"]:
-                return True
-    return False
-
-
 def _event_is_kept(site: Site, *recipients: str) -> None:
     """Without it the mail goes on undecided, and its event is kept."""
     message_id = site.mail(*recipients)
     assert site.result(message_id) == "CONTINUE"
-    assert _kept(site, message_id)
+    assert site.kept(message_id)
     assert site.bounces(message_id) == []
 
 
