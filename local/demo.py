@@ -301,7 +301,7 @@ def main(
     smtp_port: Annotated[int, typer.Option(help="With --stay: where SMTP listens.")] = 2525,
 ) -> None:
     """Deploy the application to AWS on this machine, and send it mail."""
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    stack.end_on_signals()
     started = time.monotonic()
     try:
         with deployed(
@@ -326,10 +326,6 @@ def main(
     screen.print(f"{summary}, in {time.monotonic() - started:.0f} s; DSNs are in .local/outbox/")
     if wrong:
         raise typer.Exit(1)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

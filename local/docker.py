@@ -6,7 +6,6 @@ long as it takes.
 
 import json
 import shutil
-import signal
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -123,7 +122,7 @@ def main(event: Annotated[Path, typer.Argument(help="An event file.", exists=Tru
     """Run the inbound function on one event, in Lambda's container."""
     from local.demo import deployed  # noqa: PLC0415  (it takes the bridge from here)
 
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    stack.end_on_signals()
     if _docker("info") is None:
         typer.echo(_NO_ENGINE.format(event=event), err=True)
         raise typer.Exit(1)

@@ -143,6 +143,15 @@ def running(
         _stop(process)
 
 
+def end_on_signals() -> None:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, so that what was started is stopped.
+
+    Set for SIGINT too: a shell starts what it puts into the background with SIGINT ignored.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
+
+
 def listens(port: int) -> bool:
     """Whether somebody listens on a loopback port."""
     with socket.socket() as probe:

@@ -33,17 +33,19 @@ def staying() -> Iterator["tuple[subprocess.Popen[str], int, int]"]:
         start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    shown = []
-    for line in process.stdout:
-        shown.append(line)
-        if "swaks --server" in line:
-            break
-    assert f"127.0.0.1:{smtp_port}" in "".join(shown)
-    yield process, aws_port, smtp_port
-    process.stdout.close()
-    if process.poll() is None:
-        process.kill()
-    process.wait(20)
+    try:
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if "swaks --server" in line:
+                break
+        assert f"127.0.0.1:{smtp_port}" in "".join(shown)
+        yield process, aws_port, smtp_port
+    finally:
+        process.stdout.close()
+        if process.poll() is None:
+            process.kill()
+        process.wait(20)
 
 
 @needs_proc
