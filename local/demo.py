@@ -67,9 +67,10 @@ def deployed(
             )
 
         aws = _step("AWS on this machine (ministack, SES, SMTP)", start)
-        template = _step("sam build", lambda: stack.build(aws))
         _step("an account: verified domains, a rule set", lambda: stack.prepare_account(aws))
-        outputs = _step("sam deploy", lambda: stack.deploy(aws, template))
+        with stack.alone():
+            template = _step("sam build", lambda: stack.build(aws))
+            outputs = _step("sam deploy", lambda: stack.deploy(aws, template))
         _step("bouncer mailbox import", lambda: stack.import_mailboxes(aws))
         _step("bouncer rules activate", lambda: stack.activate(aws))
         stack.store_mail_of_events(aws, outputs)

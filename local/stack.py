@@ -1,6 +1,7 @@
 """The application on AWS on this machine: started, built, deployed and filled, step by step."""
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -174,6 +175,14 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 def architecture() -> str:
     """This machine's, in Lambda's words: what is built here has to run here."""
     return "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else builds in this checkout meanwhile: who comes second waits."""
+    with (STATE / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def build(aws: Aws, directory: Path | None = None, arch: str | None = None) -> Path:
