@@ -244,10 +244,16 @@ class _Ledger:
         self.states[message_id] = State.CLAIMED
         return Claims(mine=frozenset(reasons), settled={}, in_flight={})
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:  # noqa: ARG002
+    def settle(
+        self,
+        entries: Iterable[Entry],
+        *,
+        owner: str | None = None,  # noqa: ARG002
+    ) -> dict[str, State]:
         for entry in entries:
             assert self.states.get(entry.message_id) not in SETTLED
             self.states[entry.message_id] = entry.state
+        return {}
 
     def history(self, message_id: str) -> list[Entry]:
         raise NotImplementedError(message_id)

@@ -6,6 +6,7 @@ mails until Ctrl-C.
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import smtplib
@@ -303,6 +304,7 @@ def main(
 ) -> None:
     """Deploy the application to AWS on this machine, and send it mail."""
     stack.end_on_signals()
+    parent = os.getppid()
     started = time.monotonic()
     try:
         with deployed(
@@ -313,7 +315,9 @@ def main(
             if stay:
                 docker.write_files(aws)
                 _print_hints(aws)
-                signal.pause()
+                while os.getppid() == parent:  # until a signal, or until its starter is gone
+                    time.sleep(0.5)
+                signal.raise_signal(signal.SIGTERM)
             rows = run_stories(aws, outputs)
     except StackError as error:
         screen.print(Text(str(error), "red"))

@@ -8,8 +8,9 @@ from aws_lambda_powertools import Logger
 from bouncer.aws import clients
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
+from bouncer.aws.telemetry import Telemetry
 from bouncer.rule_sync import SyncError, changes, wanted
-from bouncer.settings import RulesSettings
+from bouncer.settings import RulesSettings, attribute_names
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -22,7 +23,15 @@ def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
     """Safe to repeat: each run begins with the rules as they are."""
     settings = RulesSettings.read(os.environ)
     rules = ReceiptRules(clients.ses_rules(), settings.receipt_rule_set, settings.receipt_rule)
-    needed = wanted(MailboxTable(clients.dynamodb(), settings.mailbox_table).scan())
+    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    table = MailboxTable(
+        clients.dynamodb(),
+        settings.mailbox_table,
+        names=attribute_names(settings.mailbox_attributes),
+        on_bad_item=telemetry.bad_mailbox,
+    )
+    needed = wanted(table.scan())
+    telemetry.flush()
     try:
         ours, others = rules.read()
         todo = changes(ours, settings.receipt_rule, needed.recipients, others)

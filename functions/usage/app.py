@@ -33,7 +33,10 @@ def application() -> Application:
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], _context: "LambdaContext") -> None:
-    """Safe to repeat: a mail is given back once. A failure raises, and EventBridge tries again."""
+    """Safe to repeat: a mail is given back once. A failure raises, and Lambda tries again, twice.
+
+    What was missed even so, `bouncer mailbox recount` finds.
+    """
     app = application()
     key: str = event["detail"]["object"]["key"]
     if not key.startswith(app.prefix):

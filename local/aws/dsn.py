@@ -4,6 +4,7 @@ RFC 3464 fields in an RFC 6522 multipart/report. SES does not document its texts
 the human-readable part are this project's.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage, Message
@@ -139,7 +140,7 @@ def _delivery_status(request: Mapping[str, Any], now: datetime) -> MIMEBase:
 
 def _returned_headers(original: Message) -> MIMEText:
     # RFC 6522 §3: the third part is the message or its headers; a body may be anyone's secret.
-    headers = "".join(f"{name}: {_line(value)}\r\n" for name, value in original.items())
+    headers = "".join(_folded(f"{name}: {_line(value)}") for name, value in original.items())
     part = MIMEText(headers.encode("ascii", "replace").decode(), "rfc822-headers", policy=SMTP)
     del part["Content-Disposition"]
     return part
@@ -147,6 +148,12 @@ def _returned_headers(original: Message) -> MIMEText:
 
 def _date(value: datetime | None) -> str:
     return format_datetime(value.astimezone(UTC)) if value else ""
+
+
+def _folded(field: str) -> str:
+    """One header field, in lines that SMTP takes (RFC 5322 §2.1.1)."""
+    lines = textwrap.wrap(field, 990, subsequent_indent=" ", break_on_hyphens=False)
+    return "\r\n".join(lines) + "\r\n"
 
 
 def _line(value: object) -> str:

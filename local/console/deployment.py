@@ -8,6 +8,10 @@ import typer
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from bouncer.aws.mailbox_table import MailboxTable
+from bouncer.settings import attribute_names
+from local.console.output import note
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -61,6 +65,18 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def client(self, service: str) -> Any:
         return client(service, self.region)
+
+    def mailbox_table(self) -> MailboxTable:
+        return MailboxTable(
+            self.client("dynamodb"),
+            self.output("MailboxTable"),
+            names=attribute_names(self.parameters.get("MailboxAttributes", "")),
+            on_bad_item=say_bad_item,
+        )
+
+
+def say_bad_item(address: str, error: str) -> None:
+    note(f"{address}: {error}; until that is mended, the mailbox counts as active, without limits")
 
 
 def client(service: str, region: str | None) -> Any:

@@ -19,18 +19,28 @@ import typer
 
 from bouncer.address import domain_of
 from bouncer.aws.directory import DynamoDirectory
+from bouncer.bounce import BounceError
 from bouncer.conditions import PolicyError
 from bouncer.guards import GUARDS
 from bouncer.mailboxes import Directory, StaticDirectory
 from bouncer.message import Header, InboundMessage, MalformedEventError, parse_event
 from bouncer.plan import Identity, Plan
-from bouncer.policy import load, trials
+from bouncer.policy import load_file, trials
 from bouncer.service import Planned, Planner
 from local.aws.dsn import build_dsn
 from local.aws.mail import lambda_event, receive
 from local.console.deployment import RegionOption, client
-from local.console.mailbox_files import read_mailboxes
-from local.console.output import Json, fail, note, plain_errors, print_json, print_table, say
+from local.console.mailbox_files import MailboxFileError, read_mailboxes
+from local.console.output import (
+    MOMENT,
+    Json,
+    fail,
+    note,
+    plain_errors,
+    print_json,
+    print_table,
+    say,
+)
 
 DEFAULT_POLICY = Path("functions/inbound/policy.toml")
 MAILBOXES_BESIDE = "mailboxes.csv"
@@ -52,9 +62,7 @@ SizeOption = Annotated[
 ]
 NowOption = Annotated[
     datetime | None,
-    typer.Option(
-        "--now", formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="Pretend it is then, UTC."
-    ),
+    typer.Option("--now", help="Pretend it is then.", **MOMENT),
 ]
 SenderOption = Annotated[
     str | None, typer.Option("--bounce-sender", help="The stack's BounceSender.")
@@ -65,6 +73,9 @@ MailFromOption = Annotated[
 RcptOption = Annotated[
     list[str] | None, typer.Option("--rcpt-to", help="For an .eml: an envelope recipient; repeat.")
 ]
+
+
+_EXPECTED = (PolicyError, MalformedEventError, MailboxFileError, BounceError)
 
 
 class _KnownSize:
@@ -127,11 +138,11 @@ class Desk:
         bounce_sender: str | None = None,
         region: str | None = None,
     ) -> None:
-        self._policy = load(policy.read_text(encoding="utf-8"), str(policy))
+        self._policy = load_file(policy)
         self._mailboxes = mailboxes
         self._table = table
         self._size = size
-        self._now = now.replace(tzinfo=UTC) if now else datetime.now(UTC)
+        self._now = now or datetime.now(UTC)
         self._bounce_sender = bounce_sender or os.environ.get("BOUNCE_SENDER")
         self._region = region
 
@@ -153,7 +164,7 @@ class Desk:
     def _size_of(self, path: Path) -> int | None:
         if self._size is not None:
             return self._size
-        eml = path.with_suffix(".eml")
+        eml = path if _is_mail(path) else path.with_suffix(".eml")
         return eml.stat().st_size if eml.exists() else None
 
     def _directory(self, path: Path) -> Directory:
@@ -168,6 +179,10 @@ class Desk:
         return self._policy.mailboxes is None and not (self._mailboxes or self._table)
 
 
+def _is_mail(path: Path) -> bool:
+    return path.suffix.lower() == ".eml"
+
+
 def read_mails(
     path: Path, mail_from: str | None = None, rcpt_to: list[str] | None = None
 ) -> list[InboundMessage]:
@@ -177,8 +192,8 @@ def read_mails(
         MalformedEventError: not an SES event; the text names the place.
         OSError: it cannot be read.
     """
-    if path.suffix == ".eml":
-        return parse_event(_event_of(path.read_bytes(), mail_from, rcpt_to))
+    if _is_mail(path):
+        return parse_event(_event_of(path, mail_from, rcpt_to))
     try:
         event = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -189,19 +204,23 @@ def read_mails(
         raise MalformedEventError(f"{path}: {error}") from error
 
 
-def _event_of(data: bytes, mail_from: str | None, rcpt_to: list[str] | None) -> dict[str, Any]:
+def _event_of(path: Path, mail_from: str | None, rcpt_to: list[str] | None) -> dict[str, Any]:
+    data = path.read_bytes()
     parsed = BytesParser(policy=SMTP).parsebytes(data, headersonly=True)
 
     def addresses(*names: str) -> list[str]:
         values = [str(value) for name in names for value in parsed.get_all(name, [])]
         return [address for _, address in getaddresses(values) if address]
 
+    recipients = tuple(rcpt_to or addresses("To", "Cc"))
+    if not recipients:
+        raise MalformedEventError(f"{path} names nobody in To or Cc: say who with --rcpt-to")
     null = str(parsed.get("Return-Path", "")).strip() == "<>"
     sender = "" if null else next(iter(addresses("Return-Path", "From")), "")
     mail = receive(
         data,
         mail_from=sender if mail_from is None else mail_from.strip("<>"),
-        recipients=tuple(rcpt_to or addresses("To", "Cc")),
+        recipients=recipients,
     )
     return lambda_event(mail, recipients=mail.recipients, function_arn="")
 
@@ -220,7 +239,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what would happen to a mail, and why. Nothing is sent or stored."""
-    with plain_errors(PolicyError, MalformedEventError, msgspec.ValidationError):
+    with plain_errors(*_EXPECTED):
         desk = Desk(
             policy=policy,
             mailboxes=mailboxes,
@@ -231,11 +250,12 @@ def explain(
             region=region,
         )
         explained = [desk.explain(mail, event) for mail in read_mails(event, mail_from, rcpt_to)]
-    for each in explained:
         if as_json:
-            print_json(each.as_json())
+            reports = [each.as_json() for each in explained]
+            print_json(reports[0] if len(reports) == 1 else reports)
         else:
-            _print(each)
+            for each in explained:
+                _print(each)
     if any(each.size_missed for each in explained):
         note("The size is not in an event: rules that ask for it did not match (see --size).")
     if desk.without_directory and not (event.parent / MAILBOXES_BESIDE).exists():
@@ -257,7 +277,7 @@ def _print(explained: Explained) -> None:
         )
     print_table(
         "\ndecisions",
-        ("recipient", "outcome", "reason", "BounceType", "status", ""),
+        ("recipient", "outcome", "reason", "BounceType", "status", "", "not bounced, since"),
         [
             (
                 each.recipient,
@@ -266,6 +286,7 @@ def _print(explained: Explained) -> None:
                 each.bounce.bounce_type if each.bounce else None,
                 each.bounce.status if each.bounce else None,
                 "dry run" if each.dry_run else "the mail is kept" if each.keep else None,
+                plan.faults.get(each.recipient),
             )
             for each in plan.decisions
         ],
@@ -295,7 +316,7 @@ def preview(
     region: RegionOption = None,
 ) -> None:
     """Print the DSN as the sender would get it."""
-    with plain_errors(PolicyError, MalformedEventError, msgspec.ValidationError):
+    with plain_errors(*_EXPECTED):
         desk = Desk(
             policy=policy,
             mailboxes=mailboxes,
@@ -339,7 +360,7 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Explain many mails, and sum up by reason."""
-    with plain_errors(PolicyError, msgspec.ValidationError):
+    with plain_errors(*_EXPECTED):
         desks = [
             Desk(
                 policy=each,
@@ -364,8 +385,9 @@ def replay(
             (each.outcome, each.reason, plans[0].suppressed or "") for each in plans[0].decisions
         )
         changes += _changes(path, plans)
+    mails = len(results) - len(unreadable)
     report = {
-        "mails": len(results) - len(unreadable),
+        "mails": mails,
         "unreadable": unreadable,
         "recipients": [
             {"outcome": o, "reason": r, "suppressed": s or None, "count": n}
@@ -375,15 +397,20 @@ def replay(
     }
     if as_json:
         print_json(report)
-        return
+        raise typer.Exit(_status(mails, unreadable))
     rows = [(o, r, s, n) for (o, r, s), n in sorted(counts.items())]
-    print_table(f"{report['mails']} mails", ("outcome", "reason", "suppressed", "recipients"), rows)
+    print_table(f"{mails} mails", ("outcome", "reason", "suppressed", "recipients"), rows)
     for each in unreadable:
         say(f"unreadable: {each['error']}", "yellow")
     if against:
         columns = ("file", "recipient", str(policy), str(against))
         rows_changed = [(c["file"], c["recipient"], c["was"], c["becomes"]) for c in changes]
         print_table(f"\n{len(changes)} recipients' outcome would change", columns, rows_changed)
+    raise typer.Exit(_status(mails, unreadable))
+
+
+def _status(mails: int, unreadable: list[dict[str, str]]) -> int:
+    return 1 if unreadable and not mails else 0
 
 
 def _replayed(files: list[Path], desks: list[Desk]) -> Iterator[tuple[Path, list[Plan] | str]]:
@@ -403,8 +430,8 @@ def _event_files(paths: list[Path]) -> Iterator[Path]:
             yield path
             continue
         for file in sorted(path.iterdir()):
-            twin = file.with_suffix(".json").exists() and file.suffix == ".eml"
-            if file.suffix in (".json", ".eml") and not twin:
+            twin = _is_mail(file) and file.with_suffix(".json").exists()
+            if (_is_mail(file) or file.suffix.lower() == ".json") and not twin:
                 yield file
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from bouncer.address import normalise
 from bouncer.aws.mailbox_table import Change, MailboxTable
 from bouncer.aws.usage_audit import UsageAudit
 from bouncer.conditions import PolicyError, parse_size
-from bouncer.mailboxes import Mailbox, Status
+from bouncer.mailboxes import EntryError, Mailbox, Status, check_entry
 from bouncer.usage import UsageUnavailableError
 from local.console.deployment import (
     DEFAULT_STACK,
@@ -23,9 +23,11 @@ from local.console.deployment import (
     RegionOption,
     StackOption,
     client,
+    say_bad_item,
 )
-from local.console.mailbox_files import MailboxFileError, read_mailboxes, write_mailboxes
+from local.console.mailbox_files import MailboxFileError, read_entries, write_mailboxes
 from local.console.output import (
+    MOMENT,
     Json,
     fail,
     plain_errors,
@@ -49,8 +51,9 @@ _BATCH = 100
 
 
 def _table(table: str | None, stack: str, region: str | None) -> MailboxTable:
-    name = table or Deployment.find(stack, region).output("MailboxTable")
-    return MailboxTable(client("dynamodb", region), name)
+    if table:
+        return MailboxTable(client("dynamodb", region), table, on_bad_item=say_bad_item)
+    return Deployment.find(stack, region).mailbox_table()
 
 
 @app.command(name="list")
@@ -133,7 +136,7 @@ def add(
     if address.startswith("@"):
         fields |= {"catch_all": catch_all, "separator": separator}
     with plain_errors(*_EXPECTED):
-        box = _convert({"address": normalise(address), **fields})
+        box = _convert({"address": address, **fields})
         if not _table(table, stack, region).add(box):
             fail(f"{address} has an entry already: change it with `bouncer mailbox set`")
     say(f"{box.address} is in the directory.", "green")
@@ -181,10 +184,7 @@ def set_(
 def disable(
     address: AddressArgument,
     until: Annotated[
-        datetime | None,
-        typer.Option(
-            help="When it takes mail again, UTC.", formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
-        ),
+        datetime | None, typer.Option(help="When it takes mail again.", **MOMENT)
     ] = None,
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
@@ -192,11 +192,13 @@ def disable(
 ) -> None:
     """Let an address take no mail, for good or until a time."""
     fields: dict[str, Any] = {"status": "disabled"}
+    if until and until <= datetime.now(UTC):
+        fail(f"--until {until} has passed: the address would take mail at once")
     if until:
-        fields["status_until"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
+        fields["status_until"] = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
         _change(table, stack, region, address, fields, [] if until else ["status_until"])
-    say(f"{normalise(address)} is disabled{f' until {until} UTC' if until else ''}.", "green")
+    say(f"{normalise(address)} is disabled{f' until {until}' if until else ''}.", "green")
 
 
 @app.command()
@@ -224,14 +226,15 @@ def import_(
 ) -> None:
     """Add and change entries from a file; safe to repeat, and usage is never touched.
 
-    Entries that the file does not name stay. The file is read and written a hundred entries
+    Entries and fields that the file does not name stay; an empty cell, or null, empties a field.
+    Of two entries for one address, the later counts. The file is read and written a hundred entries
     at a time.
     """
     counts: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     with plain_errors(*_EXPECTED), progress("mailboxes") as advance:
         target = _table(table, stack, region)
-        for batch in batched(read_mailboxes(file), _BATCH, strict=False):
+        for batch in batched(read_entries(file), _BATCH, strict=False):
             for change in target.put(batch, dry_run=dry_run):
                 counts[change.kind] += 1
                 if change.kind != "unchanged" and (dry_run or as_json):
@@ -291,9 +294,10 @@ def recount(
             prefix=deployment.output("MailPrefix"),
         )
         with progress("stored mails") as advance:
-            drifts, missed = audit.compare(advance)
+            found = audit.compare(advance)
         if apply:
-            audit.correct(drifts, missed)
+            audit.correct(found)
+    drifts, missed = found.drifts, found.missed
     if as_json:
         print_json({"drift": drifts, "deletions_missed": missed, "applied": apply})
         return
@@ -323,9 +327,11 @@ def _fields(**given: Any) -> dict[str, Any]:
 
 def _convert(fields: dict[str, Any]) -> Mailbox:
     try:
-        return msgspec.convert(fields, Mailbox)
-    except msgspec.ValidationError as error:
+        mailbox = msgspec.convert(fields, Mailbox)
+        check_entry(mailbox)
+    except (msgspec.ValidationError, EntryError) as error:
         raise MailboxFileError(str(error)) from error
+    return msgspec.structs.replace(mailbox, address=normalise(mailbox.address))
 
 
 def _change(
@@ -339,7 +345,7 @@ def _change(
     known = set(Mailbox.__struct_fields__) - {"address"}
     if unknown := set(unset) - known:
         raise MailboxFileError(f"no field is called {', '.join(unknown)}: {', '.join(known)}")
-    _convert({"address": normalise(address), **fields})
+    _convert({"address": address, **fields})
     if not fields and not unset:
         raise MailboxFileError("say what to change: see `bouncer mailbox set --help`")
     if not _table(table, stack, region).change(normalise(address), fields, unset):

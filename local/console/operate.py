@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from botocore.exceptions import ClientError
 
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.bounce import Bounce
@@ -22,8 +24,7 @@ from local.console.deployment import (
 )
 from local.console.output import Json, plain_errors, print_json, print_table, say
 
-_MARGIN = timedelta(minutes=5)
-_LOOK_SECONDS = 60
+_LOOK_SECONDS = 600
 """How long messages that were only looked at stay hidden from others."""
 
 
@@ -93,17 +94,19 @@ def redrive(
         sqs = deployment.client("sqs")
         bounces = deployment.output("BounceDeadLetterQueue")
         events = deployment.output("EventDeadLetterQueue")
+        margin = timedelta(seconds=float(deployment.parameters.get("WindowMarginSeconds", 300)))
         letters = [
-            *(_bounce_letter(*each) for each in _receive(sqs, bounces)),
-            *(_event_letter(*each) for each in _receive(sqs, events)),
+            *(_bounce_letter(*each, margin) for each in _receive(sqs, bounces)),
+            *(_event_letter(*each, margin) for each in _receive(sqs, events)),
         ]
         done = [_again(deployment, each) if run else "" for each in letters]
         for letter, result in zip(letters, done, strict=True):
             if not result:  # put back what was only looked at
                 queue = bounces if letter.kind == "bounce" else events
-                sqs.change_message_visibility(
-                    QueueUrl=queue, ReceiptHandle=letter.handle, VisibilityTimeout=0
-                )
+                with suppress(ClientError):  # it has come back by itself, after a long list
+                    sqs.change_message_visibility(
+                        QueueUrl=queue, ReceiptHandle=letter.handle, VisibilityTimeout=0
+                    )
     rows = [
         {
             "kind": each.kind,
@@ -140,7 +143,8 @@ def redrive(
 
 
 def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
-    """Receipt handle and body of every message that can be had."""
+    """Receipt handle and body of every message that can be had, each once."""
+    seen: set[str] = set()
     while True:
         answer = sqs.receive_message(
             QueueUrl=queue,
@@ -148,29 +152,31 @@ def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
             VisibilityTimeout=_LOOK_SECONDS,
             WaitTimeSeconds=1,
         )
-        messages = answer.get("Messages", [])
+        messages = [each for each in answer.get("Messages", []) if each["MessageId"] not in seen]
         for message in messages:
+            seen.add(message["MessageId"])
             yield message["ReceiptHandle"], message["Body"]
         if not messages:
             return
 
 
-def _bounce_letter(handle: str, body: str) -> _Letter:
+def _bounce_letter(handle: str, body: str, margin: timedelta) -> _Letter:
     try:
         bounce = decode(body)
     except PoisonError as error:
-        return _letter("bounce", handle, body, why=str(error))
+        return _letter("bounce", handle, body, margin, why=str(error))
     return _letter(
         "bounce",
         handle,
         body,
+        margin,
         message_id=bounce.message_id,
         received_at=bounce.received_at,
         why="SES failed too often",
     )
 
 
-def _event_letter(handle: str, body: str) -> _Letter:
+def _event_letter(handle: str, body: str, margin: timedelta) -> _Letter:
     try:
         record = json.loads(body)
         payload = record["requestPayload"]
@@ -178,11 +184,12 @@ def _event_letter(handle: str, body: str) -> _Letter:
         why = f"{answer.get('errorType', '?')}: {answer.get('errorMessage', '?')}"
         mail = parse_event(payload)[0]
     except (ValueError, KeyError, TypeError, AttributeError, MalformedEventError) as error:
-        return _letter("event", handle, body, why=str(error))
+        return _letter("event", handle, body, margin, why=str(error))
     return _letter(
         "event",
         handle,
         body,
+        margin,
         message_id=mail.message_id,
         received_at=mail.received_at,
         why=why,
@@ -194,6 +201,7 @@ def _letter(
     kind: str,
     handle: str,
     body: str,
+    margin: timedelta,
     *,
     why: str,
     message_id: str = "",
@@ -202,7 +210,7 @@ def _letter(
 ) -> _Letter:
     deadline = received_at and Bounce(
         message_id=message_id, received_at=received_at, bounce_sender="", recipients=()
-    ).deadline(_MARGIN)
+    ).deadline(margin)
     too_old = deadline is not None and datetime.now(UTC) >= deadline
     return _Letter(
         kind=kind,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -13,6 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not ISO 8601: write it as in 2026-11-21T12:00:00Z"
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+MOMENT: dict[str, Any] = {"parser": _moment, "metavar": "TIME"}
+"""For a typer.Option that takes an ISO 8601 time; without an offset it is UTC."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -42,16 +57,16 @@ def _cell(value: object) -> str:
 
 
 def say(text: str, style: str = "") -> None:
-    screen.print(Text(text, style=style))
+    screen.print(Text(text, style=style), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Progress and hints: on stderr, so that they never mix with what is asked for."""
-    errors.print(Text(text, style="dim"))
+    errors.print(Text(text, style="dim"), soft_wrap=True)
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
-    errors.print(Text(text, style="red"))
+    errors.print(Text(text, style="red"), soft_wrap=True)
     raise typer.Exit(code)
 
 

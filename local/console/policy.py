@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bouncer.conditions import PolicyError
-from bouncer.policy import load
+from bouncer.policy import load_file
 from bouncer.policy_file import json_schema, validator_schema
 from bouncer.policy_review import review
 from local.console.deployment import (
@@ -33,7 +33,7 @@ def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
     hints: list[str] = []
     with plain_errors():
         try:
-            hints = [f"{file}: {each}" for each in review(load(file.read_text("utf-8"), str(file)))]
+            hints = [f"{file}: {each}" for each in review(load_file(file))]
         except PolicyError as error:
             problems = str(error).splitlines()
     if as_json:
@@ -70,8 +70,8 @@ def push(
 ) -> None:
     """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
     with plain_errors(PolicyError, DeploymentError):
-        text = file.read_text("utf-8")
-        load(text, str(file))
+        load_file(file)
+        text = file.read_text("utf-8-sig")
         content = text if text.lstrip().startswith("{") else json.dumps(tomllib.loads(text))
         deployment = Deployment.find(stack, region)
         appconfig = deployment.client("appconfig")

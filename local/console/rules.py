@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.rule_sync import RuleChange, SyncError, changes, wanted
 from local.console.deployment import (
@@ -78,8 +77,7 @@ def sync(
         deployment = Deployment.find(stack, region)
         rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
         rules = ReceiptRules(deployment.client("ses"), rule_set, base)
-        table = MailboxTable(deployment.client("dynamodb"), deployment.output("MailboxTable"))
-        needed = wanted(table.scan())
+        needed = wanted(deployment.mailbox_table().scan())
         ours, others = rules.read()
         todo = changes(ours, base, needed.recipients, others)
         hints = [
@@ -91,6 +89,12 @@ def sync(
             "refuses nobody there"
             for name in rules.taking_whole_domains()
         ]
+        active = deployment.client("ses").describe_active_receipt_rule_set()
+        if active.get("Metadata", {}).get("Name") != rule_set:
+            hints.append(
+                f"{rule_set} is not the active rule set: nothing happens before "
+                f"`bouncer rules activate {rule_set}`"
+            )
         if as_json:
             print_json({"changes": todo, "hints": hints, "dry_run": dry_run})
         else:

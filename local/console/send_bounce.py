@@ -17,6 +17,7 @@ from botocore.validate import ParamValidator
 from bouncer.aws import wiring
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.bounce import (
+    EXPLANATION_LIMIT,
     Bounce,
     BouncedRecipient,
     BounceError,
@@ -26,7 +27,7 @@ from bouncer.bounce import (
     MessageDsn,
     RecipientDsnFields,
 )
-from bouncer.ledger import LedgerUnavailableError
+from bouncer.ledger import LedgerUnavailableError, State
 from bouncer.overflow import OverflowUnavailableError
 from bouncer.settings import Settings
 from local.console.deployment import (
@@ -36,7 +37,7 @@ from local.console.deployment import (
     RegionOption,
     StackOption,
 )
-from local.console.output import Json, fail, plain_errors, print_json, print_table
+from local.console.output import MOMENT, Json, fail, plain_errors, print_json, print_table
 
 REASON = "operator"
 """The reason code of a bounce that a person sent."""
@@ -72,10 +73,7 @@ def send_bounce(
     ] = False,
     received_at: Annotated[
         datetime | None,
-        typer.Option(
-            help="When the mail came, UTC, if neither ledger nor bucket know.",
-            formats=["%Y-%m-%dT%H:%M:%S"],
-        ),
+        typer.Option(help="When the mail came, if neither ledger nor bucket know.", **MOMENT),
     ] = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
@@ -101,7 +99,9 @@ def send_bounce(
             "BouncedRecipientInfoList": _structures(bounced_recipient_info_list or []) or None,
             "BounceSenderArn": bounce_sender_arn,
         }
-        request = _input_json(cli_input_json) | {k: v for k, v in given.items() if v is not None}
+        request: dict[str, Any] = _without_nulls(
+            _input_json(cli_input_json) | _without_nulls(given)
+        )
         _check(request)
         deployment = Deployment.find(stack, region)
         bounce = as_bounce(request, _received_at(deployment, request, received_at))
@@ -113,6 +113,8 @@ def send_bounce(
         columns = ("recipient", "state", "reason", "status", "bounce id", "detail")
         rows = [(f.recipient, f.state, f.reason, f.status, f.bounce_id, f.detail) for f in fates]
         print_table("", columns, rows)
+    if refused := [fate for fate in fates if fate.state is State.REJECTED]:
+        fail(f"{refused[0].detail}; mend it and call again")
     repeated = [fate.recipient for fate in fates if fate.repeated]
     if repeated:
         fail(f"{', '.join(repeated)}: settled before; `bouncer status` tells how")
@@ -175,10 +177,13 @@ def _maybe(make: Any, value: Any) -> Any:
     return None if value is None else make(value)
 
 
-def _moment(value: str) -> datetime:
+def _moment(value: str | float) -> datetime:
+    """ISO 8601, or epoch seconds, as the AWS CLI takes a timestamp."""
     try:
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
         moment = datetime.fromisoformat(value)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise ParameterError(f"{value!r} is not an ISO 8601 time") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -188,12 +193,11 @@ def _check(request: dict[str, Any]) -> None:
     unknown = request.keys() - _INPUT.members.keys()
     if unknown:
         raise ParameterError(f"SendBounce has no parameter {', '.join(sorted(unknown))}")
-    dates_out = json.loads(json.dumps(request))
-    for fields, name in _dates(dates_out):
-        fields[name] = _moment(fields[name])
-    report = ParamValidator().validate(dates_out, _INPUT)
+    report = ParamValidator().validate(_with_moments(request), _INPUT)
     if report.has_errors():
         raise ParameterError(report.generate_report())
+    if len(request.get("Explanation", "")) > EXPLANATION_LIMIT:
+        raise ParameterError(f"Explanation has over {EXPLANATION_LIMIT} characters: shorten it")
     if not request["BouncedRecipientInfoList"]:
         raise ParameterError("name at least one recipient: --bounced-recipient-info-list")
     for info in request["BouncedRecipientInfoList"]:
@@ -201,14 +205,19 @@ def _check(request: dict[str, Any]) -> None:
         _enum(DsnAction, info.get("RecipientDsnFields", {}).get("Action"))
 
 
-def _dates(request: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    places = [(request.get("MessageDsn", {}), "ArrivalDate")]
-    places += [
-        (info.get("RecipientDsnFields", {}), "LastAttemptDate")
-        for info in request.get("BouncedRecipientInfoList", [])
-        if isinstance(info, dict)
-    ]
-    return [(fields, name) for fields, name in places if name in fields]
+def _with_moments(value: Any) -> Any:
+    """The same with its times read, wherever they stand."""
+    if isinstance(value, list):
+        return [_with_moments(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _moment(each) if name in _TIMES and each is not None else _with_moments(each)
+        for name, each in value.items()
+    }
+
+
+_TIMES = frozenset({"ArrivalDate", "LastAttemptDate"})
 
 
 def _enum(kind: Any, value: str | None) -> None:
@@ -220,7 +229,11 @@ def _input_json(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     if text.startswith("file://"):
-        text = Path(text.removeprefix("file://")).read_text("utf-8")
+        path = Path(text.removeprefix("file://"))
+        try:
+            text = path.read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{path} is not UTF-8: save it as UTF-8") from error
     try:
         decoded = json.loads(text)
     except ValueError as error:
@@ -228,6 +241,13 @@ def _input_json(text: str | None) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise ParameterError("--cli-input-json is not an object")
     return decoded
+
+
+def _without_nulls(value: Any) -> Any:
+    """A member that is null is one that is not given."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _structures(texts: list[str]) -> list[Any]:
@@ -290,7 +310,7 @@ def _received_at(
 ) -> datetime:
     """When SES took the mail: as told, as the ledger has it, or when it was stored."""
     if given is not None:
-        return given.replace(tzinfo=UTC)
+        return given
     message_id = request["OriginalMessageId"]
     dynamodb, table = deployment.client("dynamodb"), deployment.output("BounceTable")
     for entry in DynamoLedger(dynamodb, table, retention=timedelta(0)).history(message_id):

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_string
 from io import BytesIO
 from pathlib import Path
@@ -44,11 +44,14 @@ from tests.integration.builders import (
     SesServer,
     bodies,
     bounce,
+    create_mailbox_table,
     entry_of,
+    item,
     mailbox_of,
     put_mail,
     put_mailbox,
     ses_event,
+    stored,
 )
 from tests.integration.conftest import Services
 
@@ -91,7 +94,10 @@ def text_of(*arguments: str | Path) -> str:
 
 def file(folder: Path, name: str, content: Any) -> Path:
     path = folder / name
-    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return path
 
 
@@ -106,6 +112,7 @@ bounce_type = "DoesNotExist"
 name = "accept"
 action = "accept"
 """
+LATIN_1 = POLICY.encode() + "# café\n".encode("latin-1")
 DROPS = POLICY.replace('"bounce"\nbounce_type = "DoesNotExist"', '"drop"')
 
 
@@ -153,6 +160,16 @@ def test_explain_prints_one_object_of_the_documented_shape() -> None:
     ] == [("nobody@example.com", "DoesNotExist"), ("full@example.com", "ExceededQuota")]
 
 
+def test_explain_prints_a_list_for_an_event_of_several_records(tmp_path: Path) -> None:
+    events = [ses_event(ALICE, message_id="msg1"), ses_event(NOBODY, message_id="msg2")]
+    event = {"Records": [record for each in events for record in each["Records"]]}
+    explained = printed_json("explain", file(tmp_path, "event.json", event))
+    assert [(each["message_id"], each["recipients"][0]["recipient"]) for each in explained] == [
+        ("msg1", ALICE),
+        ("msg2", NOBODY),
+    ]
+
+
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_explain_says_of_every_story_how_it_comes_out(story: Story) -> None:
     explained = printed_json("explain", EVENTS / f"{story.name}.json")
@@ -182,6 +199,33 @@ def test_explain_reads_a_mail_as_ses_would_deliver_it() -> None:
         (ALICE, "accept"),
         (NOBODY, "bounce"),
     ]
+
+
+@pytest.fixture
+def shouted(tmp_path: Path) -> Path:
+    """A mail whose file name is in capitals, as other systems write it."""
+    return file(tmp_path, "MAIL.EML", (EVENTS / "accepted.eml").read_bytes())
+
+
+def test_a_mails_suffix_may_be_in_any_case(shouted: Path) -> None:
+    explained = printed_json("explain", shouted, "--rcpt-to", NOBODY)
+    assert explained["recipients"][0]["recipient"] == NOBODY
+    assert printed_json("replay", shouted.parent)["mails"] == 1
+
+
+def test_the_size_of_a_mail_is_its_files_whatever_the_suffixs_case(shouted: Path) -> None:
+    boxes = file(shouted.parent, "mailboxes.csv", f"address,size_limit_bytes\n{ALICE},1\n")
+    result = bouncer("explain", shouted, "--rcpt-to", ALICE, "--mailboxes", boxes, "--json")
+    assert json.loads(result.stdout)["recipients"][0]["reason"] == "too-large"
+    assert "The size is not in an event" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["explain", "preview"])
+def test_a_mail_that_names_nobody_needs_a_recipient(tmp_path: Path, command: str) -> None:
+    path = file(tmp_path, "mail.eml", "From: pat@sender.example\r\nSubject: Hello\r\n\r\nBody")
+    complaint = error_of(command, path)
+    assert "mail.eml names nobody in To or Cc: say who with --rcpt-to" in complaint
+    bouncer(command, path, "--rcpt-to", NOBODY)
 
 
 @pytest.mark.parametrize("mail_from", ["<>", ""])
@@ -217,11 +261,35 @@ def test_explain_takes_facts_from_its_options(options: list[str], reason: str) -
 
 
 @pytest.mark.parametrize(
-    ("now", "suppressed"), [("2099-01-02T11:00:00", None), ("2099-01-03", "window-closed")]
+    ("now", "suppressed"),
+    [
+        ("2099-01-02T11:00:00", None),
+        ("2099-01-02T11:00:00Z", None),
+        ("2099-01-02T13:30:00+02:00", None),
+        ("2099-01-02T11:30:00-02:00", "window-closed"),
+        ("2099-01-03", "window-closed"),
+    ],
 )
 def test_explain_pretends_that_it_is_then(now: str, suppressed: str | None) -> None:
     event = EVENTS / "unknown-recipient.json"
     assert printed_json("explain", event, "--now", now)["suppressed"] == suppressed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain", "event.json", "--now"],
+        ["replay", "event.json", "--now"],
+        ["mailbox", "disable", ALICE, "--until"],
+        ["send-bounce", "--received-at"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("text", ["noon", "2026-13-01", "21.11.2026"])
+def test_a_time_that_is_none_is_refused_with_how_to_write_it(command: list[str], text: str) -> None:
+    complaint = error_of(*command, text, code=2)
+    assert f"'{text}' is not ISO 8601" in complaint
+    assert command[-1] in complaint
 
 
 def test_explain_uses_the_stacks_bounce_sender() -> None:
@@ -252,7 +320,7 @@ def test_explain_asks_a_table(dynamodb: DynamoDBClient) -> None:
 
 def test_explain_says_when_nobody_told_it_a_mailbox_or_the_size(tmp_path: Path) -> None:
     event = file(tmp_path, "event.json", ses_event(ALICE))
-    assert "every recipient is unknown" in bouncer("explain", event).stderr.replace("\n", " ")
+    assert "every recipient is unknown" in bouncer("explain", event).stderr
     boxes = file(tmp_path, "boxes.json", [{"address": ALICE}])
     hint = bouncer("explain", event, "--mailboxes", boxes).stderr
     assert "The size is not in an event" in hint
@@ -283,7 +351,39 @@ def test_a_file_that_is_not_there_is_named(command: str) -> None:
 def test_a_bad_policy_is_named(tmp_path: Path, command: str) -> None:
     policy = file(tmp_path, "bad.toml", "version = 7")
     event = EVENTS / "accepted.json"
-    assert "bad.toml" in error_of(command, event, "--policy", policy).replace(" ", "")
+    assert "bad.toml" in error_of(command, event, "--policy", policy)
+
+
+@pytest.mark.parametrize("command", ["explain", "preview", "replay"])
+def test_a_policy_that_is_not_utf_8_is_named(tmp_path: Path, command: str) -> None:
+    policy = file(tmp_path, "bad.toml", LATIN_1)
+    complaint = error_of(command, EVENTS / "accepted.json", "--policy", policy)
+    assert f"{policy} is not UTF-8: save it as UTF-8" in complaint
+
+
+@pytest.mark.parametrize("command", ["explain", "preview", "replay"])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("address,quota\na@example.com,5\n", "entry 1: no field is called quota"),
+        ("address\nalice\n", "entry 1: address"),
+        (b"address\ncaf\xe9@example.com\n", "is not UTF-8"),
+    ],
+)
+def test_mailboxes_that_are_wrong_are_named(
+    tmp_path: Path, command: str, content: str | bytes, complaint: str
+) -> None:
+    boxes = file(tmp_path, "boxes.csv", content)
+    told = error_of(command, EVENTS / "unknown-recipient.json", "--mailboxes", boxes)
+    assert str(boxes) in told
+    assert complaint in told
+
+
+@pytest.mark.parametrize("command", ["explain", "preview"])
+def test_a_bounce_that_ses_would_refuse_is_named(command: str) -> None:
+    event = EVENTS / "unknown-recipient.json"
+    complaint = error_of(command, event, "--bounce-sender", "bänce@example.com")
+    assert "bounce_sender" in complaint
 
 
 def test_the_malformed_story_is_told_what_it_lacks() -> None:
@@ -353,6 +453,15 @@ def test_replay_of_the_same_policy_changes_nobody() -> None:
     assert report["changes"] == []
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "JSON"])
+def test_replay_of_nothing_readable_fails_and_says_why(tmp_path: Path, options: list[str]) -> None:
+    file(tmp_path, "one.json", "not JSON")
+    file(tmp_path, "two.eml", "Subject: nobody's\r\n\r\n")
+    printed = bouncer("replay", tmp_path, *options, code=1).stdout
+    for part in ("one.json is not JSON", "two.eml names nobody in To or Cc"):
+        assert part in printed
+
+
 def test_replay_goes_on_past_what_cannot_be_read() -> None:
     report = printed_json("replay", EVENTS)
     assert report["mails"] == len(STORIES)
@@ -402,6 +511,12 @@ def test_what_can_hardly_be_meant_is_a_warning_and_no_error(tmp_path: Path) -> N
     (warning,) = report["warnings"]
     assert "never decides" in warning
     assert "warning:" in bouncer("policy", "check", path).stdout
+
+
+def test_a_policy_to_check_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path, "policy.toml", LATIN_1)
+    report = printed_json("policy", "check", path, code=1)
+    assert report["errors"] == [f"{path} is not UTF-8: save it as UTF-8"]
 
 
 def test_a_policy_that_is_not_there_is_named() -> None:
@@ -588,11 +703,20 @@ def test_a_policy_is_stored_and_deployed(
     assert [rule["name"] for rule in content["rules"]][:2] == ["virus", "spam"]
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"), [("version = 7", "version"), (LATIN_1, "is not UTF-8")]
+)
 def test_a_bad_policy_is_not_pushed(
-    tmp_path: Path, stack: Stack, deployed_policies: list[dict[str, Any]]
+    tmp_path: Path,
+    stack: Stack,
+    deployed_policies: list[dict[str, Any]],
+    content: str | bytes,
+    complaint: str,
 ) -> None:
-    path = file(tmp_path, "policy.toml", "version = 7")
-    assert "policy.toml" in error_of("policy", "push", path).replace(" ", "")
+    path = file(tmp_path, "policy.toml", content)
+    told = error_of("policy", "push", path)
+    assert str(path) in told
+    assert complaint in told
     assert deployed_policies == []
 
 
@@ -669,6 +793,11 @@ def test_a_field_is_removed(dynamodb: DynamoDBClient) -> None:
         (["--unset", "quota"], "no field is called quota"),
         (["--quota", "a lot"], "'a lot' is not a size"),
         (["--separator", "#"], "separator"),
+        (["--messages-per-day", "-1"], "Expected `int` >= 0"),
+        (["--alias-for", "bob"], "alias_for 'bob': write user@domain"),
+        (["--alias-for", "ALICE@example.com"], "is the address itself"),
+        (["--moved-to", "@new.example"], "moved_to '@new.example': write user@domain"),
+        (["--moved-to", ALICE], "is the address itself"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_refused(
@@ -679,12 +808,56 @@ def test_a_change_that_makes_no_sense_is_refused(
     assert set(mailbox_of(dynamodb)) == {"address"}
 
 
-def test_a_mailbox_is_disabled_until_a_time_or_for_good(dynamodb: DynamoDBClient) -> None:
+@pytest.mark.parametrize(
+    ("address", "options", "complaint"),
+    [
+        ("alice", [], "write user@domain, or @domain"),
+        ("@localhost", [], "write user@domain, or @domain"),
+        ("al ice@example.com", [], "write user@domain, or @domain"),
+        (ALICE, ["--alias-for", "bob"], "alias_for 'bob': write user@domain"),
+        (ALICE, ["--alias-for", ALICE], "is the address itself"),
+        (ALICE, ["--moved-to", "Alice@Example.com"], "is the address itself"),
+        (ALICE, ["--messages-per-day", "-1"], "Expected `int` >= 0"),
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_not_added(
+    dynamodb: DynamoDBClient, address: str, options: list[str], complaint: str
+) -> None:
+    assert complaint in error_of("mailbox", "add", address, *options, "--table", MAILBOXES)
+    assert json.loads(mailbox("list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("until", "kept"),
+    [
+        ("2099-12-01", "2099-12-01T00:00:00Z"),
+        ("2099-12-01T08:00:00", "2099-12-01T08:00:00Z"),
+        ("2099-12-01T08:00:00Z", "2099-12-01T08:00:00Z"),
+        ("2099-12-01T08:00:00+02:00", "2099-12-01T06:00:00Z"),
+    ],
+)
+def test_a_mailbox_is_disabled_until_a_time(
+    dynamodb: DynamoDBClient, until: str, kept: str
+) -> None:
     put_mailbox(dynamodb)
-    mailbox("disable", ALICE, "--until", "2026-12-01T08:00:00")
-    assert mailbox_of(dynamodb)["status_until"] == "2026-12-01T08:00:00Z"
+    mailbox("disable", ALICE, "--until", until)
+    assert (mailbox_of(dynamodb)["status"], mailbox_of(dynamodb)["status_until"]) == (
+        "disabled",
+        kept,
+    )
+
+
+def test_a_mailbox_is_disabled_for_good(dynamodb: DynamoDBClient) -> None:
+    put_mailbox(dynamodb, status="disabled", status_until="2099-12-01T08:00:00Z")
     mailbox("disable", ALICE)
     assert mailbox_of(dynamodb) == {"address": ALICE, "status": "disabled"}
+
+
+def test_a_mailbox_is_not_disabled_until_a_time_that_has_passed(dynamodb: DynamoDBClient) -> None:
+    put_mailbox(dynamodb)
+    options = ["--until", "2020-01-01", "--table", MAILBOXES]
+    assert "has passed" in error_of("mailbox", "disable", ALICE, *options)
+    assert mailbox_of(dynamodb) == {"address": ALICE}
 
 
 def test_a_mailbox_is_removed(dynamodb: DynamoDBClient) -> None:
@@ -713,6 +886,34 @@ def test_the_list_is_sorted(dynamodb: DynamoDBClient) -> None:
     assert [each["address"] for each in listed] == [ALICE, "b@example.com", "c@example.com"]
     text = mailbox("list").stdout
     assert text.index(ALICE) < text.index("b@example.com") < text.index("c@example.com")
+
+
+@pytest.mark.parametrize("command", ["list", "export"])
+def test_an_entry_that_cannot_be_read_stops_nothing_and_is_named(
+    dynamodb: DynamoDBClient, command: str
+) -> None:
+    put_mailbox(dynamodb, quota_bytes="much")
+    put_mailbox(dynamodb, NOBODY, quota_bytes=5)
+    result = mailbox(command)
+    assert ALICE in result.stdout
+    assert NOBODY in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{ALICE}: ")
+    assert "quota_bytes" in line
+
+
+def test_the_stacks_own_table_is_used_under_its_own_names(
+    stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    create_mailbox_table(dynamodb, "users", key="email")
+    stack.outputs["MailboxTable"] = "users"
+    stack.parameters["MailboxAttributes"] = "address=email,quota_bytes=quota"
+    dynamodb.put_item(TableName="users", Item=item(email=NOBODY, quota=5))
+    bouncer("mailbox", "add", ALICE, "--quota", "7")
+    bouncer("mailbox", "set", NOBODY, "--quota", "6")
+    listed = [(each["address"], each["quota_bytes"]) for each in printed_json("mailbox", "list")]
+    assert listed == [(ALICE, 7), (NOBODY, 6)]
+    assert stored(dynamodb, "users", email=ALICE) == {"email": ALICE, "quota": "7"}
 
 
 # --- mailbox import and export ---------------------------------------------------------------
@@ -772,17 +973,113 @@ def test_entries_that_a_file_does_not_name_stay(tmp_path: Path, dynamodb: Dynamo
         ("boxes.json", '[{"address": "a@example.com"}, 5]', "entry 2 is not an object"),
         ("boxes.json", '[{"address": "a@example.com"', "is not JSON"),
         ("boxes.json", '[{"quota_bytes": 5}]', "missing required field `address`"),
+        ("boxes.csv", "address,quota_bytes\na@example.com,-5\n", "entry 1: Expected `int` >= 0"),
+        ("boxes.csv", "address\na@example.com\n@localhost\n", "entry 2: address '@localhost'"),
+        (
+            "boxes.json",
+            [{"address": ALICE, "alias_for": "bob"}],
+            "entry 1: alias_for 'bob': write user@domain",
+        ),
+        (
+            "boxes.json",
+            [{"address": ALICE, "moved_to": ALICE}],
+            f"entry 1: moved_to '{ALICE}' is the address itself",
+        ),
+        ("boxes.csv", b"address\ncaf\xe9@example.com\n", "is not UTF-8: save it as UTF-8"),
+        ("boxes.json", b'[{"address": "caf\xe9@example.com"}]', "boxes.json is not"),
+        ("boxes.csv", 'address,moved_to\na@example.com,"b@c.example\n', "is not CSV"),
+        ("boxes.csv", 'address\n"a@example.com"x\n', "is not CSV"),
     ],
 )
 def test_a_file_that_is_wrong_is_named_with_the_entry(
-    tmp_path: Path, dynamodb: DynamoDBClient, name: str, content: str, complaint: str
+    tmp_path: Path, dynamodb: DynamoDBClient, name: str, content: Any, complaint: str
 ) -> None:
     path = file(tmp_path, name, content)
-    assert complaint in error_of("mailbox", "import", path, "--table", MAILBOXES)
+    told = error_of("mailbox", "import", path, "--table", MAILBOXES)
+    assert str(path) in told
+    assert complaint in told
+
+
+FULL_ENTRY: dict[str, Any] = {
+    "quota_bytes": 5,
+    "size_limit_bytes": 9,
+    "status": "disabled",
+    "moved_to": "alice@new.example",
+    "used_bytes": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("boxes.csv", f"address,quota_bytes\n{ALICE},6\n"),
+        ("boxes.json", [{"address": ALICE, "quota_bytes": 6}]),
+        ("boxes.jsonl", {"address": ALICE, "quota_bytes": 6}),
+    ],
+)
+def test_fields_that_a_file_does_not_name_stay(
+    tmp_path: Path, dynamodb: DynamoDBClient, name: str, content: Any
+) -> None:
+    put_mailbox(dynamodb, **FULL_ENTRY)
+    before = mailbox_of(dynamodb)
+    mailbox("import", file(tmp_path, name, content))
+    assert mailbox_of(dynamodb) == before | {"quota_bytes": "6"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("boxes.csv", f"address,quota_bytes,moved_to,status,used_bytes\n{ALICE},,,,\n"),
+        (
+            "boxes.json",
+            [
+                dict.fromkeys(("quota_bytes", "moved_to", "status", "used_bytes"))
+                | {"address": ALICE}
+            ],
+        ),
+    ],
+)
+def test_an_empty_cell_and_a_null_empty_a_field(
+    tmp_path: Path, dynamodb: DynamoDBClient, name: str, content: Any
+) -> None:
+    put_mailbox(dynamodb, **FULL_ENTRY)
+    mailbox("import", file(tmp_path, name, content))
+    assert mailbox_of(dynamodb) == {"address": ALICE, "size_limit_bytes": "9", "used_bytes": "3"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "kept"), [("none", ""), ("-", "-"), ("+", None), ("", None)], ids=repr
+)
+def test_a_separator_in_csv_is_one_or_none_or_the_default(
+    tmp_path: Path, dynamodb: DynamoDBClient, cell: str, kept: str | None
+) -> None:
+    put_mailbox(dynamodb, "@example.com", separator="-")
+    path = file(tmp_path, "boxes.csv", f"address,separator\n@example.com,{cell}\n")
+    mailbox("import", path)
+    assert mailbox_of(dynamodb, "@example.com").get("separator") == kept
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f' \n\t[{{"address": "{ALICE}"}}]', f'\n\n{{"address": "{ALICE}"}}\n'],
+    ids=["list", "lines"],
+)
+def test_json_may_begin_with_white_space(
+    tmp_path: Path, dynamodb: DynamoDBClient, content: str
+) -> None:
+    mailbox("import", file(tmp_path, "boxes.json", content))
+    assert mailbox_of(dynamodb) == {"address": ALICE}
+
+
+def test_a_status_until_in_a_file_may_be_a_date(tmp_path: Path, dynamodb: DynamoDBClient) -> None:
+    rows = f"address,status,status_until\n{ALICE},disabled,2099-12-01\n"
+    mailbox("import", file(tmp_path, "boxes.csv", rows))
+    assert mailbox_of(dynamodb)["status_until"] == "2099-12-01T00:00:00Z"
 
 
 WHOLE: list[dict[str, Any]] = [
     {"address": "@example.com", "catch_all": False, "separator": "-", "size_limit_bytes": 9},
+    {"address": "@tagless.example", "separator": ""},
     {"address": ALICE, "quota_bytes": 5, "tell_new_address": True, "moved_to": "a@new.example"},
     {"address": "bob@example.com", "status": "disabled", "status_until": "2026-12-01T00:00:00Z"},
 ]
@@ -796,7 +1093,7 @@ def test_what_is_exported_is_imported_as_it_was(
         put_mailbox(dynamodb, **fields)
     mailbox("export", tmp_path / name)
     report = json.loads(mailbox("import", tmp_path / name, "--json").stdout)
-    assert report["counts"] == {"unchanged": 3}
+    assert report["counts"] == {"unchanged": len(WHOLE)}
     for fields in WHOLE:
         dynamodb.delete_item(TableName=MAILBOXES, Key={"address": {"S": fields["address"]}})
     mailbox("import", tmp_path / name)
@@ -817,14 +1114,15 @@ def test_an_export_without_a_file_is_printed_a_line_an_entry(dynamodb: DynamoDBC
 
 @pytest.fixture
 def drifted(stack: Stack, dynamodb: DynamoDBClient, s3: S3Client) -> DynamoDBClient:
-    """A mailbox that was told 130 bytes for mail of 100, and a deletion nobody heard of."""
+    """An hour ago a mailbox took mail of 100 and of 30 bytes; nobody heard of a deletion."""
     put_mailbox(dynamodb)
     usage = DynamoUsage(
         dynamodb, bounce_table=BOUNCES, mailbox_table=MAILBOXES, remember=timedelta(days=14)
     )
     for message_id, size in (("msg1", 100), ("msg2", 30)):
-        usage.charge(Mailbox(address=ALICE), message_id, size, datetime.now(UTC), enforce=True)
-    put_mail(s3, "msg1")
+        moment = datetime.now(UTC) - timedelta(hours=1)
+        usage.charge(Mailbox(address=ALICE), message_id, size, moment, enforce=True)
+    put_mail(s3, "msg1", b"x" * 100)
     return dynamodb
 
 
@@ -841,7 +1139,11 @@ def test_a_recount_reports_what_is_off_and_changes_nothing(drifted: DynamoDBClie
 def test_a_recount_sets_right_what_is_off(drifted: DynamoDBClient) -> None:
     assert printed_json("mailbox", "recount", "--apply")["applied"] is True
     assert mailbox_of(drifted)["used_bytes"] == "100"
-    assert printed_json("mailbox", "recount")["drift"] == []
+    assert printed_json("mailbox", "recount") == {
+        "drift": [],
+        "deletions_missed": [],
+        "applied": False,
+    }
 
 
 # --- status ----------------------------------------------------------------------------------
@@ -986,6 +1288,49 @@ def test_more_dead_letters_than_one_read_holds_are_all_seen(stack: Stack, sqs: S
     assert len(bodies(sqs, stack.bounce_queue)) == 25
 
 
+@pytest.mark.parametrize(
+    ("margin", "hours", "verdict"),
+    [("60", 23.95, "again"), ("300", 23.95, "too old"), ("7200", 22.5, "too old")],
+)
+def test_how_old_is_too_old_is_the_stacks_margin(
+    stack: Stack, sqs: SQSClient, margin: str, hours: float, verdict: str
+) -> None:
+    stack.parameters["WindowMarginSeconds"] = margin
+    dead_bounce(sqs, stack, hours=hours)
+    dead_event(sqs, stack, hours=hours)
+    letters = printed_json("redrive")["letters"]
+    assert [letter["verdict"] for letter in letters] == [verdict] * 2
+
+
+def test_a_letter_that_comes_back_during_a_long_list_is_listed_once(
+    stack: Stack, sqs: SQSClient
+) -> None:
+    def hide_nothing(params: dict[str, Any], **_: Any) -> None:
+        params["VisibilityTimeout"] = 0
+
+    stack.hooks.append(("sqs", "before-parameter-build.sqs.ReceiveMessage", hide_nothing))
+    for number in range(3):
+        dead_bounce(sqs, stack, f"msg{number}")
+    letters = printed_json("redrive")["letters"]
+    assert sorted(letter["message_id"] for letter in letters) == ["msg0", "msg1", "msg2"]
+
+
+def test_a_letter_that_has_come_back_by_itself_is_listed_all_the_same(
+    stack: Stack, sqs: SQSClient
+) -> None:
+    def expired(**_: Any) -> Any:
+        error = {"Code": "InvalidParameterValue", "Message": "the receipt handle has expired"}
+        metadata = {"HTTPStatusCode": 400, "HTTPHeaders": {}}
+        answer = {"Error": error, "ResponseMetadata": metadata}
+        return AWSResponse("", 400, {}, None), answer  # type: ignore[arg-type]
+
+    stack.hooks.append(("sqs", "before-call.sqs.ChangeMessageVisibility", expired))
+    dead_bounce(sqs, stack)
+    (letter,) = printed_json("redrive")["letters"]
+    assert letter["verdict"] == "again"
+    assert number_in(sqs, stack.dead_letters) == 1
+
+
 # --- send-bounce -----------------------------------------------------------------------------
 
 RECIPIENT = f"Recipient={NOBODY},BounceType=DoesNotExist"
@@ -1096,6 +1441,107 @@ def test_everything_may_come_from_a_file_and_be_overruled(tmp_path: Path, ses: S
     assert call.parameters["MessageDsn.ReportingMta"] == "dns; mx.example.com"
 
 
+FILLED: dict[str, Any] = {
+    "OriginalMessageId": "msg1",
+    "BounceSender": BOUNCE_SENDER,
+    "Explanation": None,
+    "MessageDsn": None,
+    "BouncedRecipientInfoList": [
+        {
+            "Recipient": NOBODY,
+            "RecipientArn": None,
+            "BounceType": "DoesNotExist",
+            "RecipientDsnFields": None,
+        }
+    ],
+    "BounceSenderArn": None,
+}
+NULL_FIELDS: dict[str, Any] = {**WRITTEN_OUT["RecipientDsnFields"], "RemoteMta": None}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--cli-input-json", json.dumps(FILLED)],
+        [
+            *BY_HAND,
+            "--bounced-recipient-info-list",
+            json.dumps(FILLED["BouncedRecipientInfoList"]),
+        ],
+        [
+            *BY_HAND,
+            "--bounced-recipient-info-list",
+            json.dumps({"Recipient": NOBODY, "RecipientDsnFields": NULL_FIELDS}),
+        ],
+        [
+            *BY_HAND,
+            "--bounced-recipient-info-list",
+            RECIPIENT,
+            "--message-dsn",
+            json.dumps({"ReportingMta": "dns; mx.example.com", "ArrivalDate": None}),
+        ],
+    ],
+    ids=["the whole request", "a recipient", "a recipient's DSN fields", "the DSN"],
+)
+def test_a_member_that_is_null_is_one_that_is_not_given(ses: SesServer, options: list[str]) -> None:
+    (fate,) = printed_json("send-bounce", *options, *just_now())
+    assert fate["state"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (1795255200, "2026-11-21T10:00:00Z"),
+        (1795255200.0, "2026-11-21T10:00:00Z"),
+        ("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z"),
+        ("2026-11-21T12:00:00+02:00", "2026-11-21T10:00:00Z"),
+    ],
+)
+def test_a_time_of_a_dsn_may_be_iso_8601_or_epoch_seconds(
+    ses: SesServer, given: Any, sent: str
+) -> None:
+    dsn = json.dumps({"ReportingMta": "dns; mx.example.com", "ArrivalDate": given})
+    send_bounce("--bounced-recipient-info-list", RECIPIENT, "--message-dsn", dsn, *just_now())
+    (call,) = ses.calls
+    told = datetime.fromisoformat(call.parameters["MessageDsn.ArrivalDate"])
+    assert told == datetime.fromisoformat(sent)
+
+
+@pytest.mark.parametrize("hours", [0, 2, -8])
+def test_when_the_mail_came_may_be_told_with_an_offset(
+    ses: SesServer, dynamodb: DynamoDBClient, hours: int
+) -> None:
+    moment = datetime.now(timezone(timedelta(hours=hours))).replace(microsecond=0)
+    options = ["--bounced-recipient-info-list", RECIPIENT, "--received-at", moment.isoformat()]
+    (fate,) = send_bounce(*options)
+    assert fate["state"] == "sent"
+    assert float(entry_of(dynamodb, "msg1", NOBODY)["received_at"]) == moment.timestamp()
+
+
+def test_an_explanation_of_five_hundred_characters_is_sent_whole(ses: SesServer) -> None:
+    text = "x" * 500
+    options = ["--bounced-recipient-info-list", RECIPIENT, "--explanation", text]
+    send_bounce(*options, *just_now())
+    assert ses.calls[0].parameters["Explanation"] == text
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["table", "JSON"])
+def test_what_ses_refuses_fails_with_its_reason(ses: SesServer, as_json: list[str]) -> None:
+    ses.answers = [(400, "MessageRejected", "Email address is not verified")]
+    options = ["--bounced-recipient-info-list", RECIPIENT, *just_now(), *as_json]
+    complaint = error_of("send-bounce", *BY_HAND, *options)
+    assert "Email address is not verified" in complaint
+    assert "mend it and call again" in complaint
+
+
+def test_what_ses_refused_may_be_sent_when_the_cause_is_mended(ses: SesServer) -> None:
+    ses.answers = [(400, "MessageRejected", "Email address is not verified")]
+    options = ["--bounced-recipient-info-list", RECIPIENT, *just_now()]
+    (refused,) = send_bounce(*options, code=1)
+    (sent,) = send_bounce(*options)
+    assert (refused["state"], sent["state"]) == ("rejected", "sent")
+
+
 def test_the_skeleton_has_every_parameter_and_needs_no_stack() -> None:
     skeleton = json.loads(bouncer("send-bounce", "--generate-cli-skeleton").stdout)
     assert set(skeleton) == {
@@ -1162,12 +1608,36 @@ def test_when_the_mail_came_is_known_from_the_bucket(ses: SesServer, s3: S3Clien
             ["--bounced-recipient-info-list", RECIPIENT, "--explanation", "Grüße"],
             "printable 7-bit ASCII",
         ),
+        (
+            ["--bounced-recipient-info-list", RECIPIENT, "--explanation", "x" * 501],
+            "Explanation has over 500 characters: shorten it",
+        ),
+        (["--cli-input-json", '{"BouncedRecipientInfoList": 5}'], "BouncedRecipientInfoList"),
+        (
+            ["--cli-input-json", '{"MessageDsn": 5}', "--bounced-recipient-info-list", RECIPIENT],
+            "MessageDsn",
+        ),
+        (
+            [
+                "--bounced-recipient-info-list",
+                RECIPIENT,
+                "--message-dsn",
+                '{"ReportingMta": "dns; mx.example.com", "ArrivalDate": 1e30}',
+            ],
+            "1e+30 is not an ISO 8601 time",
+        ),
     ],
 )
 def test_a_parameter_that_is_wrong_is_named_and_nothing_is_sent(
     ses: SesServer, options: list[str], complaint: str
 ) -> None:
     assert complaint in error_of("send-bounce", *BY_HAND, *options, *just_now())
+    assert ses.arrivals == []
+
+
+def test_a_request_that_is_not_utf_8_is_named(tmp_path: Path, ses: SesServer) -> None:
+    path = file(tmp_path, "request.json", b'{"Explanation": "caf\xe9"}')
+    assert "UTF-8" in error_of("send-bounce", "--cli-input-json", f"file://{path}").upper()
     assert ses.arrivals == []
 
 
@@ -1244,6 +1714,7 @@ def named(rules: SESClient) -> list[str]:
 
 def test_a_sync_shows_the_difference_first(rules: SESClient, dynamodb: DynamoDBClient) -> None:
     put_mailbox(dynamodb)
+    rules.set_active_receipt_rule_set(RuleSetName="inbound")
     report = printed_json("rules", "sync", "--dry-run")
     assert report == {
         "changes": [
@@ -1292,12 +1763,37 @@ def test_a_sync_asks_before_it_changes_anything(
 
 def test_a_sync_says_where_ses_cannot_refuse(rules: SESClient, dynamodb: DynamoDBClient) -> None:
     put_mailbox(dynamodb, "@example.com")
+    rules.set_active_receipt_rule_set(RuleSetName="inbound")
     other: Any = {"Name": "other", "Enabled": True, "Actions": [], "Recipients": ["example.org"]}
     rules.create_receipt_rule(RuleSetName="inbound", Rule=other)
     hints = printed_json("rules", "sync", "--dry-run")["hints"]
     assert [re.split(r"[ ,]", hint)[0] for hint in hints] == ["example.com", "the"]
     assert "SES refuses nobody there" in hints[0]
     assert "the rule other" in hints[1]
+
+
+@pytest.mark.parametrize("is_active", [None, "other"])
+def test_a_sync_says_when_its_rule_set_is_not_the_active_one(
+    rules: SESClient, dynamodb: DynamoDBClient, is_active: str | None
+) -> None:
+    put_mailbox(dynamodb)
+    if is_active:
+        rules.set_active_receipt_rule_set(RuleSetName=is_active)
+    hint = (
+        "inbound is not the active rule set: nothing happens before "
+        "`bouncer rules activate inbound`"
+    )
+    assert printed_json("rules", "sync", "--dry-run")["hints"] == [hint]
+    assert f"note: {hint}" in bouncer("rules", "sync", "--yes").stdout
+    assert named(rules) == [ALICE]
+
+
+def test_a_sync_names_a_mailbox_that_cannot_be_read(
+    rules: SESClient, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb, quota_bytes="much")
+    assert f"{ALICE}: " in bouncer("rules", "sync", "--yes").stderr
+    assert named(rules) == [ALICE]
 
 
 def test_a_sync_of_an_empty_directory_is_refused(rules: SESClient) -> None:
@@ -1345,6 +1841,19 @@ def test_no_command_at_all_shows_what_there_is() -> None:
     result = CliRunner().invoke(app, [])
     for name in {command[0] for command in COMMANDS}:
         assert name in result.output
+
+
+def test_an_error_is_one_line_however_long_it_is() -> None:
+    name = f"{'long' * 50}.toml"
+    (line,) = bouncer("policy", "check", name, code=1).stderr.splitlines()
+    assert name in line
+
+
+def test_a_note_is_one_line_however_long_it_is(tmp_path: Path) -> None:
+    event = file(tmp_path, "event.json", ses_event(NOBODY))
+    (note,) = bouncer("explain", event).stderr.splitlines()
+    assert note.startswith("No mailboxes were named")
+    assert note.endswith("(see --mailboxes, --table).")
 
 
 def test_the_json_of_every_state_can_be_read_back(stack: Stack, dynamodb: DynamoDBClient) -> None:

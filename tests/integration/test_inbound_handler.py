@@ -1,5 +1,6 @@
 """The function that the receipt rule calls, whole: event in, disposition out, nothing lost."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,6 +54,10 @@ class Site:
         self.bounce_queue = services.queue("bounces")
         self.event_queue = services.queue("events")
         self._monkeypatch = monkeypatch
+        self.delays: list[int] = []
+        """Of what was put into a queue; it is there at once all the same."""
+        events: Any = self.sqs.meta.events
+        events.register("before-parameter-build.sqs.SendMessage", self._without_delay)
         self.configure(
             BOUNCE_TABLE=BOUNCES,
             BOUNCE_QUEUE_URL=self.bounce_queue,
@@ -76,6 +81,9 @@ class Site:
 
     def mail(self, *recipients: str, **fields: Any) -> str:
         return self.handle(ses_event(*recipients, **fields))
+
+    def _without_delay(self, params: dict[str, Any], **_: Any) -> None:
+        self.delays.append(params.pop("DelaySeconds", 0))
 
     def limiter_is_busy_for(self, seconds: float) -> None:
         next_slot = datetime.now(UTC).timestamp() + seconds
@@ -281,6 +289,7 @@ def test_in_a_backlog_the_bounce_is_queued_and_the_mail_still_stops(site: Site) 
     (message,) = site.queued
     assert message["bounce"]["message_id"] == "msg1"
     assert site.state() == "deferred"
+    assert site.delays == [2]
     assert site.ses.calls == []
     assert site.printed.counts["BounceDeferred:unknown-recipient"] == 1
 
@@ -428,12 +437,8 @@ def test_usage_that_somebody_else_keeps_is_only_read(site: Site) -> None:
     ("answers", "calls", "event"),
     [
         ([(400, "Throttling", "slow down")], 2, "SendBounceThrottled"),
-        ([(503, "ServiceUnavailable", "later")], 2, "SendBounceAnswerLost"),
-        (
-            [(500, "InternalFailure", "oops"), (400, "Throttling", "slow")],
-            3,
-            "SendBounceAnswerLost",
-        ),
+        ([(503, "ServiceUnavailable", "later")], 2, "SendBounceFailed"),
+        ([(500, "InternalFailure", "oops"), (400, "Throttling", "slow")], 3, "SendBounceFailed"),
     ],
 )
 def test_what_passes_is_tried_again_within_the_invocation(
@@ -454,12 +459,58 @@ def test_what_does_not_pass_in_time_is_queued(site: Site, code: str) -> None:
     assert [each["bounce"]["message_id"] for each in site.queued] == ["msg1"]
 
 
-def test_a_connection_that_breaks_in_the_call_is_tried_again_and_then_queued(site: Site) -> None:
+def test_a_connection_that_breaks_in_the_call_is_tried_again_once_and_then_given_up(
+    site: Site,
+) -> None:
+    """Each call may have sent the bounce; as nobody knows, the mail goes on."""
     site.ses.hang_up = True
+    assert site.mail(NOBODY) == "CONTINUE"
+    assert len(site.ses.calls) == 2
+    assert site.state() == "rejected"
+    assert entry_of(site.dynamodb, "msg1", NOBODY)["detail"].startswith("AnswerLost: ")
+    assert site.queued == []
+    assert site.printed.counts["SendBounceAnswerLost"] == 2
+
+
+def test_a_recipient_that_ses_would_refuse_does_not_cost_the_others_their_bounce(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender will not hear of that one, so the mail goes on."""
+    monkeypatch.setattr(clients, "appconfigdata", _AppConfig.that_serves(TO_THE_MAILBOX))
+    site.configure(POLICY_APPLICATION="app", POLICY_ENVIRONMENT="live", POLICY_PROFILE="policy")
+    assert site.mail(NOBODY, "a;b@example.com") == "CONTINUE"
+    (call,) = site.ses.calls
+    assert recipients_of(call) == [NOBODY]
+    assert (site.state(), site.state("a;b@example.com")) == ("sent", "rejected")
+    entry = entry_of(site.dynamodb, "msg1", "a;b@example.com")
+    assert entry["detail"].startswith("InvalidBounce: final_recipient is the bare address")
+    assert site.printed.counts == {"BounceSent:told": 1, "BounceRejected:told": 1}
+
+
+def test_where_ses_would_refuse_every_recipient_it_is_not_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "appconfigdata", _AppConfig.that_serves(TO_THE_MAILBOX))
+    site.configure(POLICY_APPLICATION="app", POLICY_ENVIRONMENT="live", POLICY_PROFILE="policy")
+    assert site.mail("a;b@example.com") == "CONTINUE"
+    assert site.ses.calls == []
+    assert site.state("a;b@example.com") == "rejected"
+
+
+def test_what_was_refused_is_tried_again_with_the_next_delivery_of_the_mail(site: Site) -> None:
+    site.ses.answers = [(400, "MessageRejected", "not verified")]
+    site.mail(NOBODY)
     assert site.mail(NOBODY) == "STOP_RULE_SET"
+    assert site.state() == "sent"
+
+
+def test_what_waits_in_the_queue_is_left_to_it_by_the_next_delivery_of_the_mail(
+    site: Site,
+) -> None:
+    site.limiter_is_busy_for(60)
+    site.mail(NOBODY)
+    site.mail(NOBODY, headers=[("List-Id", "<x>")])
     assert site.state() == "deferred"
-    assert len(site.queued) == 1
-    assert site.printed.counts["SendBounceAnswerLost"] == len(site.ses.calls) == 3
 
 
 @pytest.mark.parametrize(
@@ -650,8 +701,28 @@ def test_the_parts_are_put_together_once_a_container(site: Site) -> None:
     assert app.application() is first
 
 
+DROP_EVERYTHING = {"version": 1, "rules": [{"name": "nothing-today", "action": "drop"}]}
+TO_THE_MAILBOX = {
+    "version": 1,
+    "rules": [
+        {
+            "name": "told",
+            "action": "bounce",
+            "recipient_dsn_fields": {"status": "5.1.1", "final_recipient": "{recipient}"},
+        }
+    ],
+}
+
+
 class _AppConfig:
-    """A stand-in for AppConfig's client, with a policy that drops everything."""
+    """A stand-in for AppConfig's client, with one policy."""
+
+    def __init__(self, policy: dict[str, Any] = DROP_EVERYTHING) -> None:
+        self._policy = policy
+
+    @classmethod
+    def that_serves(cls, policy: dict[str, Any]) -> Callable[[], "_AppConfig"]:
+        return lambda: cls(policy)
 
     def start_configuration_session(self, **_: str) -> dict[str, Any]:
         return {"InitialConfigurationToken": "token"}
@@ -660,7 +731,7 @@ class _AppConfig:
         return {"Configuration": self, "NextPollConfigurationToken": "token"}
 
     def read(self) -> bytes:
-        return b'{"version": 1, "rules": [{"name": "nothing-today", "action": "drop"}]}'
+        return json.dumps(self._policy).encode()
 
 
 def test_the_policy_may_come_from_appconfig(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The ledger in DynamoDB: a claim is a lease, an end is final, and every recipient is its own."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,7 +8,15 @@ from botocore.exceptions import EndpointConnectionError
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.ledger import DynamoLedger
-from bouncer.ledger import SETTLED, Claims, Entry, LedgerUnavailableError, State
+from bouncer.ledger import (
+    ANSWER_LOST,
+    SETTLED,
+    UNANSWERED,
+    Claims,
+    Entry,
+    LedgerUnavailableError,
+    State,
+)
 from tests.integration.builders import BOUNCES, NOBODY, Answer, entry_of, fail, requests_of
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -28,8 +37,14 @@ class At:
         return self.ledger.claim(message_id, reasons, owner=owner, until=self.now + LEASE)
 
     def settle(
-        self, state: State, recipient: str = NOBODY, owner: str | None = None, bounce_id: str = ""
-    ) -> None:
+        self,
+        state: State,
+        recipient: str = NOBODY,
+        owner: str | None = None,
+        bounce_id: str = "",
+        detail: str = "",
+    ) -> Mapping[str, State]:
+        """What stands instead, if anything."""
         entry = Entry(
             message_id=MAIL,
             recipient=recipient,
@@ -38,8 +53,16 @@ class At:
             status="5.1.1",
             received_at=NOW - timedelta(minutes=1),
             bounce_id=bounce_id,
+            detail=detail,
         )
-        self.ledger.settle([entry], owner=owner)
+        return self.ledger.settle([entry], owner=owner)
+
+    def stands(self, state: State | None) -> None:
+        """Bring the recipient into a state, whoever brought it there."""
+        if state is not None:
+            self.claim(owner="other")
+        if state not in (None, State.CLAIMED):
+            self.settle(state, owner="other")
 
     def state(self, recipient: str = NOBODY) -> State:
         return next(e.state for e in self.ledger.history(MAIL) if e.recipient == recipient)
@@ -84,9 +107,75 @@ def test_an_end_is_final(at: At, state: State) -> None:
 
 @pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED])
 def test_what_waits_may_be_claimed_at_once(at: At, state: State) -> None:
-    at.claim(owner="other")
-    at.settle(state, owner="other")
+    at.stands(state)
     assert at.claim().mine == {NOBODY}
+
+
+def test_what_was_refused_may_be_claimed_by_whoever_mended_the_cause(at: At) -> None:
+    at.stands(State.REJECTED)
+    assert at.claim() == Claims(mine=frozenset({NOBODY}), settled={}, in_flight={})
+    assert at.state() is State.CLAIMED
+
+
+# --- A call without an answer ----------------------------------------------------------------
+
+
+def test_who_claims_what_waits_for_an_answer_that_was_lost_is_told_so(at: At) -> None:
+    at.claim("doubtful@example.com", "plain@example.com", owner="other")
+    at.settle(State.DEFERRED, "doubtful@example.com", owner="other", detail=ANSWER_LOST)
+    at.settle(State.DEFERRED, "plain@example.com", owner="other")
+    claims = at.claim("doubtful@example.com", "plain@example.com", "new@example.com")
+    assert claims.mine == {"doubtful@example.com", "plain@example.com", "new@example.com"}
+    assert claims.doubtful == {"doubtful@example.com"}
+
+
+def test_what_somebody_else_holds_is_no_doubt_of_ours(at: At) -> None:
+    at.stands(State.DEFERRED)
+    at.claim(owner="other")
+    assert at.claim().doubtful == frozenset()
+
+
+def test_a_crash_and_the_dead_letters_leave_the_doubt(at: At) -> None:
+    at.claim(owner="first")
+    at.settle(State.DEFERRED, owner="first", detail=ANSWER_LOST)
+    at.claim(owner="crashed")
+    at.now += LEASE
+    assert at.claim(owner="second").doubtful == {NOBODY}
+    at.settle(State.DEFERRED, owner="second", detail=ANSWER_LOST)
+    at.settle(State.DEAD_LETTERED)
+    assert at.claim().doubtful == {NOBODY}
+
+
+def test_two_calls_without_an_answer_are_the_end(at: At) -> None:
+    at.claim(owner="other")
+    at.settle(State.REJECTED, owner="other", detail=f"{UNANSWERED}: twice")
+    at.now += 10 * LEASE
+    assert at.claim() == Claims(mine=frozenset(), settled={NOBODY: State.REJECTED}, in_flight={})
+    assert at.settle(State.SUPPRESSED) == {NOBODY: State.REJECTED}
+
+
+def test_what_was_refused_with_a_word_is_in_no_doubt(at: At) -> None:
+    at.claim()
+    at.settle(State.REJECTED, owner="me", detail="MessageRejected: no")
+    assert at.claim().doubtful == frozenset()
+
+
+def test_an_end_without_a_word_takes_the_doubt_away(at: At) -> None:
+    at.claim(owner="first")
+    at.settle(State.DEFERRED, owner="first", detail=ANSWER_LOST)
+    at.claim(owner="second")
+    at.settle(State.DEFERRED, owner="second")
+    assert at.claim().doubtful == frozenset()
+
+
+def test_the_detail_of_an_end_stands_in_the_history(at: At) -> None:
+    at.claim()
+    at.settle(State.REJECTED, owner="me", detail="MessageRejected: no")
+    (entry,) = at.ledger.history(MAIL)
+    assert entry.detail == "MessageRejected: no"
+
+
+# --- Claims and their ends -------------------------------------------------------------------
 
 
 def test_each_recipient_is_claimed_on_its_own(at: At) -> None:
@@ -150,7 +239,7 @@ def test_who_lost_the_lease_settles_nothing(at: At) -> None:
     at.claim(owner="slow")
     at.now += LEASE
     at.claim(owner="quick")
-    at.settle(State.REJECTED, owner="slow")
+    assert at.settle(State.REJECTED, owner="slow") == {NOBODY: State.CLAIMED}
     assert at.state() is State.CLAIMED
 
 
@@ -162,18 +251,50 @@ def test_settling_twice_changes_nothing(at: At) -> None:
     assert at.state() is State.SENT
 
 
-@pytest.mark.parametrize("before", [None, State.DEFERRED, State.DEAD_LETTERED])
-def test_what_nobody_holds_is_settled_without_a_claim(at: At, before: State | None) -> None:
-    if before is not None:
-        at.settle(before)
-    at.settle(State.EXPIRED)
-    assert at.state() is State.EXPIRED
+@pytest.mark.parametrize("before", [None, State.REJECTED])
+@pytest.mark.parametrize("state", [State.EXPIRED, State.DEFERRED, State.DEAD_LETTERED])
+def test_what_nobody_sends_or_has_sent_is_settled_without_a_claim(
+    at: At, before: State | None, state: State
+) -> None:
+    at.stands(before)
+    assert at.settle(state) == {}
+    assert at.state() is state
 
 
-def test_what_somebody_holds_is_not_settled_by_others(at: At) -> None:
-    at.claim(owner="other")
-    at.settle(State.SUPPRESSED)
-    assert at.state() is State.CLAIMED
+@pytest.mark.parametrize(
+    "before", [State.CLAIMED, State.DEFERRED, State.DEAD_LETTERED, *sorted(SETTLED)]
+)
+@pytest.mark.parametrize("state", [State.SUPPRESSED, State.DEFERRED, State.REJECTED])
+def test_what_another_delivery_of_the_mail_has_begun_is_left_alone_without_a_claim(
+    at: At, before: State, state: State
+) -> None:
+    at.stands(before)
+    assert at.settle(state) == {NOBODY: before}
+    assert at.state() is before
+
+
+@pytest.mark.parametrize("before", [State.DEFERRED, State.DEAD_LETTERED])
+def test_what_waits_is_given_up_without_a_claim(at: At, before: State) -> None:
+    at.stands(before)
+    assert at.settle(State.DEAD_LETTERED) == {}
+    assert at.state() is State.DEAD_LETTERED
+
+
+@pytest.mark.parametrize("before", [State.CLAIMED, *sorted(SETTLED)])
+def test_what_somebody_holds_or_has_ended_is_not_given_up_by_others(at: At, before: State) -> None:
+    at.stands(before)
+    assert at.settle(State.DEAD_LETTERED) == {NOBODY: before}
+    assert at.state() is before
+
+
+def test_of_several_recipients_only_those_that_are_left_alone_are_told(at: At) -> None:
+    at.claim("busy@example.com", owner="other")
+    entries = [
+        Entry(message_id=MAIL, recipient=each, state=State.SUPPRESSED, reason="null-sender")
+        for each in ("busy@example.com", "free@example.com")
+    ]
+    assert at.ledger.settle(entries) == {"busy@example.com": State.CLAIMED}
+    assert at.state("free@example.com") is State.SUPPRESSED
 
 
 def test_what_was_abandoned_is_settled_by_anyone(at: At) -> None:

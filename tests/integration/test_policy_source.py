@@ -51,6 +51,13 @@ def test_a_bad_file_is_an_error_that_names_it(tmp_path: Path) -> None:
         FilePolicy(path)()
 
 
+def test_a_file_that_is_not_utf_8_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_bytes(GOOD.encode() + b"# caf\xe9\n")
+    with pytest.raises(PolicyError, match=r"policy\.toml is not UTF-8: save it as UTF-8"):
+        FilePolicy(path)()
+
+
 # --- AppConfig -------------------------------------------------------------------------------
 
 

@@ -14,7 +14,9 @@ from tests.integration.builders import (
     MAILBOXES,
     Answer,
     Context,
+    create_mailbox_table,
     fail,
+    item,
     put_mailbox,
     requests_of,
 )
@@ -83,6 +85,30 @@ def test_a_mailbox_that_was_removed_is_named_no_more(
     dynamodb.delete_item(TableName=MAILBOXES, Key={"address": {"S": "bob@example.com"}})
     run()
     assert recipients(ses) == [ALICE]
+
+
+def test_a_table_of_the_users_own_is_read_under_its_own_names(
+    ses: SESClient, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_mailbox_table(dynamodb, "users", key="email")
+    for entry in ({"email": ALICE}, {"email": "@shop.example.com", "everyone": True}):
+        dynamodb.put_item(TableName="users", Item=item(**entry))
+    monkeypatch.setenv("MAILBOX_TABLE", "users")
+    monkeypatch.setenv("MAILBOX_ATTRIBUTES", "address=email,catch_all=everyone")
+    run()
+    assert recipients(ses) == [ALICE, "shop.example.com"]
+
+
+def test_a_mailbox_that_cannot_be_read_stays_named_and_stops_nothing(
+    ses: SESClient, dynamodb: DynamoDBClient, printed: Printed
+) -> None:
+    put_mailbox(dynamodb, ALICE, quota_bytes="much")
+    put_mailbox(dynamodb, "bob@example.com")
+    run()
+    assert recipients(ses) == [ALICE, "bob@example.com"]
+    line = printed.line("MailboxItemInvalid")
+    assert line["mailbox"] == ALICE
+    assert "quota_bytes" in line["detail"]
 
 
 def test_an_empty_directory_leaves_the_rules_as_they_are_and_says_why(

@@ -145,6 +145,23 @@ def test_what_was_sent_before_is_done(site: Site) -> None:
     assert site.printed.counts["BounceRepeatPrevented"] == 1
 
 
+def test_two_messages_of_one_mail_in_one_batch_are_sent_once(site: Site) -> None:
+    batch = [record(bounce("a"), message_id="first"), record(bounce("a"), message_id="second")]
+    assert site.work(*batch) == ["second"]
+    assert site.work(batch[1]) == []
+    assert site.sent_for == ["a"]
+    assert site.state("a") == "sent"
+
+
+def test_after_two_calls_without_an_answer_the_bounce_is_given_up(site: Site) -> None:
+    site.ses.hang_up = True
+    assert site.work(record(bounce("a"), tries=1)) == ["a"]
+    assert site.state("a") == "deferred"
+    assert site.work(record(bounce("a"), tries=2)) == []
+    assert site.state("a") == "rejected"
+    assert len(site.ses.calls) == 2
+
+
 def test_what_failed_is_sent_on_its_next_try(site: Site) -> None:
     site.ses.answers = unavailable()
     assert site.work(record(bounce("a"), tries=1)) == ["a"]

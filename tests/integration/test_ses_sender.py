@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
@@ -84,11 +85,13 @@ def test_a_throttle_is_told_apart_from_every_other_error(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_5xx_may_have_sent_the_bounce(client: SESClient, stubber: Stubber, status: int) -> None:
+def test_a_5xx_is_an_answer_and_sent_nothing(
+    client: SESClient, stubber: Stubber, status: int
+) -> None:
     stubber.add_client_error("send_bounce", "ServiceUnavailable", "later", status)
     with pytest.raises(TryAgainError, match="ServiceUnavailable: later") as caught:
         SesSender(client).send(bounce(), at_once)
-    assert caught.value.answer_lost
+    assert not caught.value.answer_lost
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,51 @@ def test_a_connection_that_was_idle_for_long_is_warmed_again(
     monkeypatch.setattr(ses, "monotonic", lambda: later)
     sender.warm()
     assert [each.action for each in ses_server.arrivals] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "trouble", [ConnectTimeoutError(endpoint_url=_URL), ReadTimeoutError(endpoint_url=_URL)]
+)
+def test_an_ses_that_does_not_answer_to_warming_sent_nothing(
+    sender: SesSender, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
+) -> None:
+    break_session(sender, monkeypatch, trouble)
+    with pytest.raises(TryAgainError) as caught:
+        sender.warm()
+    assert not caught.value.answer_lost
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        EndpointConnectionError(endpoint_url=_URL),
+        ConnectionClosedError(endpoint_url=_URL),
+        ProxyConnectionError(proxy_url="http://proxy"),
+        SSLError(endpoint_url=_URL, error=OSError("handshake")),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_any_other_fault_in_warming_is_left_for_the_call_to_say(
+    sender: SesSender,
+    ses_server: SesServer,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: BotoCoreError,
+) -> None:
+    with monkeypatch.context() as patch:
+        break_session(sender, patch, trouble)
+        sender.warm()
+    sender.warm()
+    assert len(ses_server.arrivals) == 1
+
+
+def break_session(
+    sender: SesSender, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
+) -> None:
+    def send(_: Any) -> Any:
+        raise trouble
+
+    session = sender._client._endpoint.http_session  # type: ignore[attr-defined]
+    monkeypatch.setattr(session, "send", send)
 
 
 def test_the_turn_comes_when_only_the_bytes_have_to_go_out(

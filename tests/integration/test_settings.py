@@ -13,6 +13,7 @@ from bouncer.settings import (
     SettingsError,
     UsageMode,
     UsageSettings,
+    attribute_names,
 )
 
 SHARED = {"BOUNCE_TABLE": "bounces", "BOUNCE_QUEUE_URL": "https://sqs/bounces"}
@@ -113,7 +114,14 @@ def test_the_smaller_functions_need_less() -> None:
     usage = UsageSettings.read({"BOUNCE_TABLE": "bounces", "MAILBOX_TABLE": "mailboxes"})
     assert (usage.mail_prefix, usage.ledger_retention) == ("", timedelta(days=14))
     rules = {"MAILBOX_TABLE": "m", "RECEIPT_RULE_SET": "inbound", "RECEIPT_RULE": "ses-bouncer"}
-    assert RulesSettings.read(rules).receipt_rule == "ses-bouncer"
+    settings = RulesSettings.read(rules)
+    assert (settings.receipt_rule, settings.mailbox_attributes) == ("ses-bouncer", "")
+
+
+def test_the_function_of_the_rules_knows_a_tables_own_names() -> None:
+    rules = {"MAILBOX_TABLE": "m", "RECEIPT_RULE_SET": "inbound", "RECEIPT_RULE": "ses-bouncer"}
+    settings = RulesSettings.read({**rules, "MAILBOX_ATTRIBUTES": "address=email"})
+    assert attribute_names(settings.mailbox_attributes) == {"address": "email"}
 
 
 @pytest.mark.parametrize(
@@ -128,5 +136,6 @@ def test_the_smaller_functions_need_less() -> None:
     ],
 )
 def test_attribute_names_are_pairs(text: str, names: dict[str, str]) -> None:
+    assert attribute_names(text) == names
     settings = InboundSettings.read({**INBOUND, "MAILBOX_ATTRIBUTES": text})
     assert settings.attribute_names == names

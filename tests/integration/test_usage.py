@@ -192,6 +192,48 @@ def test_the_day_may_turn_between_the_look_up_and_the_charge(at: At) -> None:
     assert (box.messages_day, box.messages_today) == (TOMORROW, 2)
 
 
+@pytest.mark.parametrize("stale", [True, False], ids=["looked up before", "looked up after"])
+def test_a_mail_that_was_planned_before_midnight_counts_into_the_day_that_has_begun(
+    at: At, stale: bool
+) -> None:
+    at.charge("msg1")
+    seen, planned = at.mailbox(), at.now
+    at.now += timedelta(days=1)
+    at.charge("msg2")
+    at.now = planned
+    charged = at.charge("msg3", mailbox=seen if stale else None)
+    assert isinstance(charged, Charged)
+    assert not charged.repeated
+    assert charged.mailbox == at.mailbox()
+    box = at.mailbox()
+    assert (box.messages_day, box.messages_today, box.used_bytes) == (TOMORROW, 2, 300)
+
+
+@pytest.mark.parametrize("stale", [True, False], ids=["looked up before", "looked up after"])
+def test_a_mail_that_was_planned_before_midnight_is_held_to_the_new_days_cap(
+    at: At, dynamodb: DynamoDBClient, stale: bool
+) -> None:
+    put_mailbox(dynamodb, quota_messages_per_day=1)
+    seen, planned = at.mailbox(), at.now
+    at.now += timedelta(days=1)
+    at.charge("msg1")
+    at.now = planned
+    assert isinstance(at.charge("msg2", mailbox=seen if stale else None), Full)
+    assert at.mailbox().messages_today == 1
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+def test_a_mailbox_that_was_removed_since_the_look_up_counts_nothing_and_is_not_made(
+    at: At, dynamodb: DynamoDBClient, enforce: bool
+) -> None:
+    seen = at.mailbox()
+    dynamodb.delete_item(TableName=MAILBOXES, Key={"address": {"S": ALICE}})
+    asked = requests_of(dynamodb)
+    assert at.charge(mailbox=seen, enforce=enforce) == Charged(mailbox=seen, repeated=True)
+    assert asked == ["TransactWriteItems"]
+    assert (mailbox_of(dynamodb), record_of(dynamodb), at.pauses) == ({}, {}, [])
+
+
 def test_a_new_days_first_mail_is_counted_though_the_old_days_cap_was_reached(
     at: At, dynamodb: DynamoDBClient
 ) -> None:

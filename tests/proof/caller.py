@@ -28,7 +28,7 @@ from bouncer.aws.ses import SesSender
 from bouncer.aws.slots import DynamoSlots
 from bouncer.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery import Delivery, Terms
-from bouncer.ledger import Entry, LedgerUnavailableError
+from bouncer.ledger import Entry, LedgerUnavailableError, State
 from bouncer.limiter import Limiter, Pace
 from bouncer.overflow import OverflowUnavailableError, decode
 
@@ -88,10 +88,10 @@ class _NotingLedger(DynamoLedger):
         super().__init__(client, table, retention=timedelta(days=14), clock=clock)
         self._note = note
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
         its = list(entries)
         try:
-            super().settle(its, owner=owner)
+            return super().settle(its, owner=owner)
         except LedgerUnavailableError:
             self._note("unwritten", its[0].message_id)
             raise

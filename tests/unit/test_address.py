@@ -2,7 +2,14 @@
 
 import pytest
 
-from bouncer.address import domain_of, is_deliverable, normalise, normalise_domain, split
+from bouncer.address import (
+    domain_of,
+    is_deliverable,
+    is_domain,
+    normalise,
+    normalise_domain,
+    split,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,15 @@ def test_a_domain_that_idna_refuses_matches_only_itself(domain: str) -> None:
         ("  alice@example.com.\t", "alice@example.com"),
         ("alice@B\u00fccher.example", "alice@xn--bcher-kva.example"),
         ("@Example.COM", "@example.com"),
+        ('"Alice"@example.com', "alice@example.com"),
+        ('"a.b+news"@example.com', "a.b+news@example.com"),
+        (r'"al\ice"@example.com', "alice@example.com"),
+        ('"Al Ice"@example.com', '"al ice"@example.com'),
+        ('"a..b"@example.com', '"a..b"@example.com'),
+        ('"a@b"@example.com', '"a@b"@example.com'),
+        ('""@example.com', '""@example.com'),
+        ('"@example.com', '"@example.com'),
+        (r'"\"a\""@example.com', r'"\"a\""@example.com'),
     ],
 )
 def test_two_spellings_of_an_address_have_one_normal_form(address: str, normal: str) -> None:
@@ -61,6 +77,36 @@ def test_two_spellings_of_an_address_have_one_normal_form(address: str, normal: 
 def test_the_domain_of_an_address_is_normalised() -> None:
     assert domain_of("Alice@EXAMPLE.com.") == "example.com"
     assert domain_of("alice") == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["example.com", "Example.COM.", "a.b.example", "B\u00fccher.example", "1.example"]
+)
+def test_two_labels_or_more_are_a_domain(name: str) -> None:
+    assert is_domain(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "localhost",
+        "@example.com",
+        "pat@example.com",
+        "*.example.com",
+        ".example.com",
+        "a..example",
+        "-a.example",
+        "a_b.example",
+        "exam ple.com",
+        "[192.0.2.1]",
+        "d" * 64 + ".example",
+        "\u2665..example",
+    ],
+)
+def test_what_no_mail_could_go_to_is_no_domain(name: str) -> None:
+    assert not is_domain(name)
 
 
 @pytest.mark.parametrize(

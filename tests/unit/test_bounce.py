@@ -1,6 +1,6 @@
 """The request is what botocore would serialise, and what SES documents; nothing else gets out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -24,6 +24,7 @@ from bouncer.bounce import (
     ExtensionField,
     MessageDsn,
     RecipientDsnFields,
+    check_arn,
     check_extension,
     check_status,
     check_typed,
@@ -281,6 +282,13 @@ BAD: list[tuple[str, Bounce, str]] = [
         bounce(written(final_recipient="rfc822; x@example.com")),
         "without 'rfc822;'",
     ),
+    (
+        "final recipient of another type",
+        bounce(written(final_recipient="X-Local;x@example.com")),
+        "without 'rfc822;'",
+    ),
+    ("sender's ARN", bounce(bounce_sender_arn="example.com"), "bounce_sender_arn 'example.com'"),
+    ("recipient's ARN", bounce(typed(recipient_arn="x")), "recipient_arn 'x' is no identity's ARN"),
     ("untyped remote MTA", bounce(written(remote_mta="mx.example.com")), "remote_mta 'mx.example"),
     ("empty remote MTA", bounce(written(remote_mta="")), "lacks its type"),
     ("untyped diagnostic code", bounce(written(diagnostic_code="550 no")), "lacks its type"),
@@ -307,6 +315,9 @@ BAD: list[tuple[str, Bounce, str]] = [
             ("X-Long", "x" * 2049),
             ("X-Eight-Bit", "\u00fc"),
             ("X-Tab", "a\tb"),
+            ("Status", "5.0.0"),
+            ("ACTION", "failed"),
+            ("Final-Recipient", "rfc822; x@example.com"),
         ]
         for part, value in [
             (
@@ -424,6 +435,95 @@ def test_a_value_without_its_type_is_refused(value: str) -> None:
 )
 def test_an_extension_field_may_be_as_long_as_ses_documents(name: str, value: str) -> None:
     check_extension(name, value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Original-Envelope-Id",
+        "Reporting-MTA",
+        "DSN-Gateway",
+        "Received-From-MTA",
+        "Arrival-Date",
+        "Original-Recipient",
+        "Final-Recipient",
+        "Action",
+        "Status",
+        "Remote-MTA",
+        "Diagnostic-Code",
+        "Last-Attempt-Date",
+        "Final-Log-ID",
+        "Will-Retry-Until",
+    ],
+)
+@pytest.mark.parametrize("spelt", [str, str.upper, str.lower])
+def test_an_extension_field_is_none_that_rfc_3464_defines(
+    name: str, spelt: Callable[[str], str]
+) -> None:
+    with pytest.raises(BounceError, match="is a DSN's own: choose another"):
+        check_extension(spelt(name), "x")
+
+
+@pytest.mark.parametrize("name", ["X-Status", "Status-Url", "Actions"])
+def test_an_extension_field_may_be_named_like_one_that_rfc_3464_defines(name: str) -> None:
+    check_extension(name, "x")
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        ARN,
+        "arn:aws:ses:eu-central-1:123456789012:identity/pat@example.com",
+        "arn:aws-us-gov:ses:us-gov-west-1:123456789012:identity/example.com",
+        "arn:aws-cn:ses:cn-north-1:123456789012:identity/sub.example.com",
+    ],
+)
+def test_an_identitys_arn_names_region_account_and_identity(arn: str) -> None:
+    check_arn("recipient_arn", arn)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "",
+        "example.com",
+        "arn:aws:ses:us-east-1:1:identity/example.com",
+        "arn:aws:ses::123456789012:identity/example.com",
+        "arn:aws:ses:us-east-1:123456789012:identity/",
+        "arn:aws:ses:us-east-1:123456789012:configuration-set/x",
+        "arn:aws:sns:us-east-1:123456789012:identity/example.com",
+        ARN + "\n",
+        ARN + " x",
+        " " + ARN,
+    ],
+)
+def test_what_is_no_identitys_arn_says_how_to_write_one(arn: str) -> None:
+    with pytest.raises(BounceError, match="is no identity's ARN: write it as in arn:aws:ses:"):
+        check_arn("recipient_arn", arn)
+
+
+@pytest.mark.parametrize(
+    "final_recipient", ['"a;b"@example.com', "pat@example.com; pat", "a.b;c@example.com"]
+)
+def test_a_final_recipient_may_have_a_semicolon_that_ends_no_type(final_recipient: str) -> None:
+    RecipientDsnFields(
+        action=DsnAction.FAILED, status="5.1.1", final_recipient=final_recipient
+    ).check()
+
+
+def test_the_recipients_that_ses_would_refuse_are_named_with_their_faults() -> None:
+    faulty = "f\u00f6@example.com"
+    of_alice = msgspec.structs.replace(written(status="5.1"), recipient=ALICE)
+    mixed = bounce(typed(), typed(recipient=faulty), of_alice)
+    faults = mixed.faults()
+    assert faults.keys() == {faulty, ALICE}
+    assert faults[faulty].startswith("recipient: ")
+    assert faults[ALICE].startswith("'5.1' is not an enhanced status code")
+
+
+def test_what_is_wrong_with_the_whole_bounce_is_no_recipients_fault() -> None:
+    assert bounce(bounce_sender_arn="x").faults() == {}
+    assert bounce(typed(), written()).faults() == {}
 
 
 # --- One text, some recipients, the window ---------------------------------------------------

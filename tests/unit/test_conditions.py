@@ -98,6 +98,11 @@ def test_what_is_not_a_size_says_how_to_write_one(written: str) -> None:
         parse_size(written)
 
 
+def test_no_size_is_below_zero() -> None:
+    with pytest.raises(PolicyError, match="-1 is not a size: it is below 0"):
+        parse_size(-1)
+
+
 # --- Address patterns ------------------------------------------------------------------------
 
 
@@ -125,10 +130,22 @@ def test_what_is_not_a_size_says_how_to_write_one(written: str) -> None:
             ["sales@example.com"],
         ),
         ("Sales-?@Example.com", ["sales-1@example.com"], ["sales-12@example.com"]),
+        ("Sales-?@Example.com.", ["sales-1@example.com"], ["sales-12@example.com"]),
         ("*@*.example.com", ["x@sub.example.com"], ["x@example.com"]),
         ("@mail*.example.com", ["x@mail2.example.com"], ["x@web.example.com"]),
         ("*@example.com", ["x@example.com", "x@y@example.com"], ["x@example.com.evil.example"]),
         ("@b\u00fccher.example", ["x@xn--bcher-kva.example"], ["x@bucher.example"]),
+        ("*-x@B\u00fccher.example", ["a-x@xn--bcher-kva.example"], ["a-x@bucher.example"]),
+        (
+            "@*.b\u00fccher.example",
+            ["x@mail.xn--bcher-kva.example"],
+            ["x@xn--bcher-kva.example"],
+        ),
+        ("[ab]*@example.com", ["[ab]c@example.com"], ["ac@example.com"]),
+        ("[!a]?@example.com", ["[!a]b@example.com"], ["bb@example.com"]),
+        ("a]*@example.com", ["a]b@example.com"], ["ab@example.com"]),
+        ("*@[192.0.2.1]", ["x@[192.0.2.1]"], ["x@1"]),
+        ('"alice"@example.com', ["alice@example.com"], ["alicia@example.com"]),
     ],
 )
 def test_an_address_pattern_matches_the_normal_form(
@@ -141,6 +158,14 @@ def test_an_address_pattern_matches_the_normal_form(
 @pytest.mark.parametrize("pattern", ["", "alice", "example.com", "*", "alice@", "al ice@x.example"])
 def test_what_is_not_an_address_pattern_says_how_to_write_one(pattern: str) -> None:
     with pytest.raises(PolicyError, match="is not an address pattern: write user@domain, @domain"):
+        address_pattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["*@b\u00fccher*.example", "@*.b?\u00fccher.example"])
+def test_a_wildcard_does_not_stand_in_a_label_that_is_compared_in_another_form(
+    pattern: str,
+) -> None:
+    with pytest.raises(PolicyError, match=r"is compared in its ASCII form \(xn--"):
         address_pattern(pattern)
 
 
@@ -337,6 +362,9 @@ def test_a_dmarc_policy_is_one_of_those_asked_for(
         pytest.param(["X-A: a"], {"X-A": "a", "X-B": True}, False, id="one of two headers"),
         pytest.param(["X-A: a.c"], {"X-A": "a.c"}, True, id="a dot is a dot"),
         pytest.param(["X-A: abc"], {"X-A": "a.c"}, False, id="and nothing else"),
+        pytest.param(["Subject: [SPAM] x"], {"Subject": "[spam]*"}, True, id="brackets"),
+        pytest.param(["Subject: Prices"], {"Subject": "[spam]*"}, False, id="are no class"),
+        pytest.param(["Subject: [!a] x"], {"Subject": "*[!a]*"}, True, id="nor its opposite"),
     ],
 )
 def test_a_header_is_there_or_matches(
@@ -393,6 +421,7 @@ def test_the_time_of_day_is_when_ses_received_the_mail_in_utc(
         ({"sender": ["<>", "nobody"]}, "'nobody' is not an address pattern"),
         ({"mailbox": "gone"}, "mailbox 'gone': write one of known, unknown, catch-all, disabled"),
         ({"larger_than": "25 lbs"}, "'25 lbs' is not a size"),
+        ({"larger_than": -5}, "-5 is not a size: it is below 0"),
         ({"larger_than": ["mailbox", "x"]}, "'x' is not a size"),
         ({"spam": "fail"}, "spam 'fail': write one of PASS, FAIL, GRAY"),
         (

@@ -65,6 +65,7 @@ EXPECTED = {
     "forged-colleague": Stopped(GuardName.OWN_DOMAIN),
     "forged-envelope-signed-by-another-domain": Stopped(GuardName.UNPROVEN_SENDER),
     "forged-own-address": Stopped(GuardName.OWN_ADDRESS),
+    "forged-sender-signed-by-a-stranger": Stopped(GuardName.UNPROVEN_SENDER),
     "forged-sender-checks-failed-to-run": Stopped(GuardName.UNPROVEN_SENDER),
     "forged-sender-spf-fails": Stopped(GuardName.SPF_FAILED),
     "forged-sender-without-spf": Stopped(GuardName.UNPROVEN_SENDER),
@@ -143,7 +144,7 @@ def test_a_bounce_or_receipt_is_known_by_its_headers_even_if_its_null_sender_was
     path = AUTOMATIC[name]
     mail = received(path)
     headers = tuple(each for each in mail.headers if each.name.lower() != "return-path")
-    lost = msgspec.structs.replace(mail, source=SENDER, headers=headers)
+    lost = msgspec.structs.replace(mail, source=SENDER, return_path=SENDER, headers=headers)
     assert desk().explain(lost, path).plan.suppressed is EXPECTED[name].otherwise
 
 

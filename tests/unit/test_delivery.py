@@ -3,8 +3,13 @@
 The ports are small fakes in memory; the limiter is the real one, in virtual time.
 """
 
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count, pairwise
 
 import msgspec
 import pytest
@@ -12,7 +17,15 @@ import pytest
 from bouncer.bounce import WINDOW, Bounce
 from bouncer.delivery import Delivery, Event, Fate, Terms
 from bouncer.guards import GuardName, OtherReason
-from bouncer.ledger import SETTLED, Claims, Entry, LedgerUnavailableError, State
+from bouncer.ledger import (
+    ANSWER_LOST,
+    SETTLED,
+    UNANSWERED,
+    Claims,
+    Entry,
+    LedgerUnavailableError,
+    State,
+)
 from bouncer.limiter import (
     Busy,
     Limiter,
@@ -36,6 +49,9 @@ RUN = 88.5
 """Seconds that the worker has."""
 ANSWER = 11.0
 """Seconds that are kept for the last call's answer."""
+ROUNDING = 1e-6
+LEDGER_FIRST = timedelta(seconds=2)
+"""How long a queued message is not seen, until the ledger says that it is queued."""
 
 
 # --- The ports -------------------------------------------------------------------------------
@@ -46,6 +62,11 @@ class Held(msgspec.Struct):
 
     entry: Entry
     owner: str | None = None
+
+
+def _final(entry: Entry) -> bool:
+    unanswered = entry.state is State.REJECTED and entry.detail.startswith(UNANSWERED)
+    return entry.state in SETTLED or unanswered
 
 
 class MemoryLedger:
@@ -64,12 +85,13 @@ class MemoryLedger:
         if message_id in self.broken_for:
             raise LedgerUnavailableError
         mine: set[str] = set()
+        doubtful: set[str] = set()
         settled: dict[str, State] = {}
         in_flight: dict[str, datetime] = {}
         for recipient, reason in reasons.items():
             held = self.lines.get((message_id, recipient))
             lease = held.entry.lease_until if held else None
-            if held and held.entry.state in SETTLED:
+            if held and _final(held.entry):
                 settled[recipient] = held.entry.state
             elif held and lease and lease > self._clock() and held.owner != owner:
                 in_flight[recipient] = lease
@@ -83,15 +105,38 @@ class MemoryLedger:
                 )
                 self.lines[message_id, recipient] = Held(entry, owner)
                 mine.add(recipient)
-        return Claims(mine=frozenset(mine), settled=settled, in_flight=in_flight)
+                if held and held.entry.detail == ANSWER_LOST:
+                    doubtful.add(recipient)
+        return Claims(
+            mine=frozenset(mine),
+            doubtful=frozenset(doubtful),
+            settled=settled,
+            in_flight=in_flight,
+        )
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
         if self.forgets_ends:
             raise LedgerUnavailableError
+        standing = {}
         for entry in entries:
             held = self.lines.get((entry.message_id, entry.recipient))
-            if held is None or (held.entry.state not in SETTLED and held.owner in (owner, None)):
+            if held is None or self._may_settle(held, entry, owner):
                 self.lines[entry.message_id, entry.recipient] = Held(entry)
+            else:
+                standing[entry.recipient] = held.entry.state
+        return standing
+
+    def _may_settle(self, held: Held, entry: Entry, owner: str | None) -> bool:
+        state, lease = held.entry.state, held.entry.lease_until
+        if owner is not None:
+            return state is State.CLAIMED and held.owner == owner
+        abandoned = state is State.CLAIMED and lease is not None and lease <= self._clock()
+        queued = state in (State.DEFERRED, State.DEAD_LETTERED)
+        return (
+            abandoned
+            or (state is State.REJECTED and not _final(held.entry))
+            or (queued and entry.state is State.DEAD_LETTERED)
+        )
 
     def history(self, message_id: str) -> list[Entry]:
         return [held.entry for (mail, _), held in self.lines.items() if mail == message_id]
@@ -111,8 +156,13 @@ class FakeSender:
         """When each call started, with its bounce."""
         self.warmed: list[float] = []
         self.answer_takes = 0.0
+        self.silent = 0
+        """How many more times no connection can be opened."""
 
     def warm(self) -> None:
+        if self.silent:
+            self.silent -= 1
+            raise TryAgainError("timed out", answer_lost=False)
         self.warmed.append(self._world.seconds)
 
     def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
@@ -155,10 +205,12 @@ class WatchedSlots(MemorySlots):
         super().__init__()
         self.asked: list[float] = []
         """The span of each reservation that was tried."""
+        self.asked_at: list[float] = []
         self.broken = False
 
     def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
         self.asked.append(span)
+        self.asked_at.append(now)
         self._check()
         return super().reserve(now, span, max_wait, horizon)
 
@@ -174,27 +226,33 @@ class WatchedSlots(MemorySlots):
 class World:
     """A delivery with its ports, and the time that they share."""
 
-    def __init__(self, terms: Terms = TERMS) -> None:
+    def __init__(self, pace: Pace = PACE) -> None:
         self.seconds = 0.0
+        self.planned: dict[float, Callable[[], None]] = {}
+        self.pace = pace
         self.ledger = MemoryLedger(self.now)
         self.sender = FakeSender(self)
         self.overflow = FakeOverflow()
         self.slots = WatchedSlots()
         self.counted: list[Event] = []
+        self.delivery = self.another_delivery()
+
+    def another_delivery(self) -> Delivery:
+        """As another container has it: only the ports are shared."""
         limiter = Limiter(
             self.slots,
-            PACE,
+            self.pace,
             clock=self.epoch,
             monotonic=lambda: self.seconds,
             # At least what an epoch second can tell apart, or time would stand still.
-            sleep=lambda seconds: self.pass_time(max(seconds, 1e-6)),
+            sleep=lambda seconds: self.pass_time(max(seconds, ROUNDING)),
         )
-        self.delivery = Delivery(
+        return Delivery(
             ledger=self.ledger,
             limiter=limiter,
             sender=self.sender,
             overflow=self.overflow,
-            terms=terms,
+            terms=TERMS,
             count=self.counted.append,
             clock=self.now,
         )
@@ -207,6 +265,12 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.seconds += seconds
+        for moment in [each for each in self.planned if each <= self.seconds]:
+            self.planned.pop(moment)()
+
+    def at(self, seconds: float, happens: Callable[[], None]) -> None:
+        """Let something happen while time passes."""
+        self.planned[seconds] = happens
 
     def next_slot_in(self, seconds: float) -> None:
         self.slots.hold_back(self.epoch(), self.epoch() + seconds)
@@ -231,9 +295,17 @@ class World:
         self.ledger.claim(message_id, reasons, owner="somebody else", until=until)
         return until
 
-    def settled_before(self, state: State, message_id: str, *recipients: str) -> None:
+    def settled_before(
+        self, state: State, message_id: str, *recipients: str, detail: str = ""
+    ) -> None:
         self.ledger.settle(
-            Entry(message_id=message_id, recipient=each, state=state, reason="unknown-recipient")
+            Entry(
+                message_id=message_id,
+                recipient=each,
+                state=state,
+                reason="unknown-recipient",
+                detail=detail,
+            )
             for each in recipients
         )
 
@@ -305,7 +377,7 @@ def test_without_a_near_slot_the_bounce_is_queued_whole(world: World) -> None:
     world.next_slot_in(TERMS.wait_budget + 1)
     (fate,) = world.inbound(mail())
     assert fate.state is State.DEFERRED
-    assert world.overflow.queued == [(mail(), timedelta(0))]
+    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
     assert world.ledger.state() is State.DEFERRED
     assert world.sender.calls == []
     assert world.seconds < 0.1
@@ -318,7 +390,10 @@ def test_a_known_backlog_queues_without_claiming_or_asking_the_limiter(world: Wo
     world.slots.asked.clear()
     fates = world.inbound(mail("msg2"))
     assert states(fates) == {"msg2": State.DEFERRED}
-    assert [each.message_id for each, _ in world.overflow.queued] == ["msg1", "msg2"]
+    assert [(each.message_id, delay) for each, delay in world.overflow.queued] == [
+        ("msg1", LEDGER_FIRST),
+        ("msg2", timedelta(0)),
+    ]
     assert world.ledger.claimed == []
     assert world.slots.asked == []
     assert world.ledger.state("msg2") is State.DEFERRED
@@ -380,6 +455,30 @@ def failing(answer_lost: bool = False) -> TryAgainError:
     return TryAgainError("503", answer_lost=answer_lost)
 
 
+def test_where_no_connection_can_be_opened_the_bounce_is_queued_without_a_slot(
+    world: World,
+) -> None:
+    world.sender.silent = 1
+    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    assert world.slots.asked == []
+    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
+    assert world.counted == [Event.TRY_AGAIN]
+
+
+def test_a_connection_that_is_lost_while_waiting_for_the_slot_is_a_passing_failure(
+    world: World,
+) -> None:
+    opened = iter([None, TryAgainError("timed out", answer_lost=False)])
+
+    def warm() -> None:
+        if trouble := next(opened, None):
+            raise trouble
+
+    world.sender.warm = warm  # type: ignore[method-assign]
+    assert states(world.inbound(mail())) == {"msg1": State.SENT}
+    assert world.counted == [Event.TRY_AGAIN]
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_passing_failure_is_tried_again_in_the_next_slot(world: World, failures: int) -> None:
     world.sender.script = [failing() for _ in range(failures)]
@@ -403,8 +502,56 @@ def test_after_three_failures_the_queue_tries_on(world: World) -> None:
     (fate,) = world.inbound(mail())
     assert fate.state is State.DEFERRED
     assert len(world.sender.calls) == 3
-    assert world.overflow.queued == [(mail(), timedelta(0))]
+    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
     assert world.ledger.state() is State.DEFERRED
+
+
+def test_after_two_lost_answers_nobody_calls_again(world: World) -> None:
+    """Each of the two calls may have sent the bounce."""
+    world.sender.script = [failing(answer_lost=True) for _ in range(3)]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.REJECTED
+    assert fate.detail.startswith("AnswerLost: ")
+    assert len(world.sender.calls) == 2
+    assert world.ledger.state() is State.REJECTED
+    assert world.overflow.queued == []
+    assert world.counted == [Event.ANSWER_LOST] * 2
+
+
+@pytest.mark.parametrize("passing", [failing(), ThrottledError(), 1.5])
+def test_a_call_that_sent_nothing_takes_no_doubt_away(
+    world: World, passing: Exception | float
+) -> None:
+    world.sender.script = [failing(answer_lost=True), passing, failing(answer_lost=True)]
+    (fate,) = world.inbound(mail())
+    assert fate.state is State.REJECTED
+    assert fate.detail.startswith("AnswerLost: ")
+
+
+def test_a_lost_answer_is_remembered_by_the_ledger_while_the_bounce_waits(world: World) -> None:
+    world.sender.script = [failing(answer_lost=True), failing(), failing()]
+    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    (entry,) = world.ledger.history("msg1")
+    assert entry.detail == ANSWER_LOST
+
+
+@pytest.mark.parametrize(
+    ("lost", "state"), [(True, State.REJECTED), (False, State.SENT)], ids=["again", "before only"]
+)
+def test_after_a_lost_answer_another_delivery_of_the_mail_has_one_call_left(
+    world: World, lost: bool, state: State
+) -> None:
+    world.settled_before(State.DEFERRED, "msg1", NOBODY, detail=ANSWER_LOST)
+    world.sender.script = [failing(answer_lost=lost)] if lost else []
+    assert states(world.inbound(mail())) == {"msg1": state}
+    assert len(world.sender.calls) == 1
+
+
+def test_what_was_refused_is_sent_once_the_cause_is_mended(world: World) -> None:
+    world.settled_before(State.REJECTED, "msg1", NOBODY)
+    (fate,) = world.inbound(mail())
+    assert (fate.state, fate.repeated) == (State.SENT, False)
+    assert world.counted == []
 
 
 def test_what_ses_refuses_for_good_is_rejected_with_its_words(world: World) -> None:
@@ -559,6 +706,49 @@ def test_noting_a_suppressed_bounce_never_raises(world: World) -> None:
     assert world.counted == [Event.LEDGER_LAGS]
 
 
+@pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED, *sorted(SETTLED)])
+def test_what_another_delivery_of_the_mail_did_is_not_suppressed_any_more(
+    world: World, state: State
+) -> None:
+    world.settled_before(state, "msg1", NOBODY)
+    (fate,) = world.delivery.suppress(mail(), GuardName.LIST_MAIL)
+    assert (fate.state, fate.repeated) == (state, True)
+    assert world.ledger.state() is state
+
+
+def test_what_another_delivery_of_the_mail_is_about_to_send_is_not_suppressed(
+    world: World,
+) -> None:
+    world.claimed_elsewhere("msg1", "busy@example.com")
+    fates = world.delivery.suppress(
+        mail("msg1", "busy@example.com", "free@example.com"), GuardName.LIST_MAIL
+    )
+    assert {fate.recipient: (fate.state, fate.repeated) for fate in fates} == {
+        "busy@example.com": (State.CLAIMED, True),
+        "free@example.com": (State.SUPPRESSED, False),
+    }
+
+
+def test_in_a_known_backlog_what_was_sent_before_stays_so(world: World) -> None:
+    world.next_slot_in(60)
+    world.inbound(mail("msg1"))
+    world.settled_before(State.SENT, "msg2", NOBODY)
+    (fate,) = world.inbound(mail("msg2"))
+    assert (fate.state, fate.repeated) == (State.SENT, True)
+    assert world.ledger.state("msg2") is State.SENT
+
+
+def test_what_ses_would_refuse_is_rejected_without_a_call(world: World) -> None:
+    (fate,) = world.delivery.reject(mail("msg1", NOBODY, "x@example.com"), {NOBODY: "too odd"})
+    assert (fate.recipient, fate.state, fate.detail) == (
+        NOBODY,
+        State.REJECTED,
+        "InvalidBounce: too odd",
+    )
+    assert world.ledger.state() is State.REJECTED
+    assert world.slots.asked == []
+
+
 # --- The queue's worker ----------------------------------------------------------------------
 
 
@@ -597,13 +787,13 @@ def test_when_time_is_short_a_shorter_window_is_reserved_and_the_rest_handed_bac
     world: World,
 ) -> None:
     fates, again = world.work(*ages("a", "b", "c", "d", "e"), seconds=ANSWER + 3.5)
-    assert world.slots.asked[0] == pytest.approx(PACE.span(3))
-    assert states(fates) == dict.fromkeys(["a", "b", "c"], State.SENT)
-    assert again == {"d", "e"}
+    assert world.slots.asked[0] == pytest.approx(PACE.span(4))
+    assert states(fates) == dict.fromkeys(["a", "b", "c", "d"], State.SENT)
+    assert again == {"e"}
     assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
 
 
-@pytest.mark.parametrize("seconds", [0.0, ANSWER, ANSWER + 1.0])
+@pytest.mark.parametrize("seconds", [0.0, ANSWER, ANSWER + PACE.lateness - 0.001])
 def test_without_time_for_one_call_everything_is_handed_back(world: World, seconds: float) -> None:
     fates, again = world.work(*ages("a", "b"), seconds=seconds)
     assert (fates, again) == ([], {"a", "b"})
@@ -616,12 +806,52 @@ def test_every_call_can_still_be_answered_before_the_end(world: World) -> None:
     assert max(world.sender.starts) <= RUN - ANSWER
 
 
-def test_without_a_window_in_time_everything_is_handed_back_at_once(world: World) -> None:
+def test_a_window_has_as_many_calls_as_fit_behind_those_that_wait_already(world: World) -> None:
+    world.next_slot_in(RUN - ANSWER - 2.5)
+    fates, again = world.work(*ages(*"abcde"))
+    assert states(fates) == dict.fromkeys("abc", State.SENT)
+    assert again == {"d", "e"}
+    assert world.slots.asked[:2] == [pytest.approx(PACE.span(5)), pytest.approx(PACE.span(3))]
+    assert max(world.sender.starts) <= RUN - ANSWER
+
+
+def test_without_a_window_in_time_everything_is_handed_back_when_the_time_is_over(
+    world: World,
+) -> None:
+    """At once, the same batch would be fetched again, until its receives are used up."""
     world.next_slot_in(RUN)
     fates, again = world.work(*ages("a", "b"))
     assert (fates, again) == ([], {"a", "b"})
-    assert world.seconds < 0.1
+    assert world.seconds == pytest.approx(RUN - ANSWER)
     assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
+
+
+def test_a_worker_without_a_window_asks_again_every_few_seconds(world: World) -> None:
+    world.slots.broken = True
+    world.work(mail())
+    pauses = [later - earlier for earlier, later in pairwise(world.slots.asked_at)]
+    assert len(pauses) > 10
+    assert max(pauses) <= 5 + ROUNDING
+    assert min(pauses) > 1
+
+
+def test_a_limiter_that_recovers_meanwhile_loses_nothing(world: World) -> None:
+    world.slots.broken = True
+    world.at(20, lambda: setattr(world.slots, "broken", False))
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == dict.fromkeys("ab", State.SENT)
+    assert again == set()
+    assert set(world.counted) == {Event.NO_SLOT}
+
+
+def test_while_a_worker_waits_for_a_window_what_becomes_too_old_is_given_up(
+    world: World,
+) -> None:
+    world.next_slot_in(RUN)
+    fates, again = world.work(mail("old", age=TOO_OLD - 30), mail("new"))
+    assert states(fates) == {"old": State.EXPIRED}
+    assert again == {"new"}
+    assert world.ledger.state("old") is State.EXPIRED
 
 
 def test_what_is_handed_back_can_be_claimed_at_once_by_the_next_worker(world: World) -> None:
@@ -661,7 +891,7 @@ def test_throttled_without_end_the_worker_still_ends_in_time(world: World) -> No
     world.sender.script = [ThrottledError() for _ in range(200)]
     fates, again = world.work(*ages("a", "b"))
     assert (fates, again) == ([], {"a", "b"})
-    assert world.seconds <= RUN - ANSWER
+    assert world.seconds <= RUN - ANSWER + ROUNDING
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["not sent", "answer lost"])
@@ -672,6 +902,50 @@ def test_a_bounce_that_fails_for_now_does_not_block_the_others(world: World, los
     assert again == {"b"}
     assert world.sender.sent_for == ["a", "b", "c"]
     assert world.ledger.state("b") is State.DEFERRED
+
+
+def test_a_worker_that_cannot_open_a_connection_hands_back_and_spends_no_call(
+    world: World,
+) -> None:
+    world.sender.silent = 1
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == {"b": State.SENT}
+    assert again == {"a"}
+    assert world.sender.sent_for == ["b"]
+    assert world.ledger.state("a") is State.DEFERRED
+    assert world.counted == [Event.TRY_AGAIN]
+
+
+def test_after_a_lost_answer_the_worker_hands_back_and_the_next_one_has_one_call_left(
+    world: World,
+) -> None:
+    world.sender.script = [failing(answer_lost=True), failing(answer_lost=True)]
+    assert world.work(mail(), owner="first") == ([], {"msg1"})
+    ((fate,), again) = world.work(mail(), owner="second")
+    assert again == set()
+    assert fate.state is State.REJECTED
+    assert fate.detail.startswith("AnswerLost: ")
+    assert len(world.sender.calls) == 2
+
+
+def test_a_doubt_outlives_workers_that_do_not_come_to_call(world: World) -> None:
+    world.sender.script = [failing(answer_lost=True)]
+    world.work(mail(), owner="first")
+    world.work(mail(), owner="second", seconds=ANSWER)
+    world.sender.silent = 1
+    world.work(mail(), owner="third")
+    world.sender.script = [failing(answer_lost=True)]
+    fates, _ = world.work(mail(), owner="fourth")
+    assert states(fates) == {"msg1": State.REJECTED}
+    assert len(world.sender.calls) == 2
+
+
+def test_a_doubt_about_one_bounce_is_none_about_the_others(world: World) -> None:
+    world.settled_before(State.DEFERRED, "a", NOBODY, detail=ANSWER_LOST)
+    world.sender.script = [failing(answer_lost=True), failing(answer_lost=True)]
+    fates, again = world.work(*ages("a", "b"))
+    assert states(fates) == {"a": State.REJECTED}
+    assert again == {"b"}
 
 
 def test_a_bounce_that_is_refused_does_not_block_the_others(world: World) -> None:
@@ -739,7 +1013,8 @@ def test_a_limiter_that_fails_hands_everything_back(world: World) -> None:
     world.slots.broken = True
     fates, again = world.work(*ages("a", "b"))
     assert (fates, again) == ([], {"a", "b"})
-    assert world.counted == [Event.NO_SLOT]
+    assert set(world.counted) == {Event.NO_SLOT}
+    assert world.seconds <= RUN - ANSWER + ROUNDING
 
 
 def test_a_ledger_that_fails_after_the_workers_call_does_not_send_it_again(world: World) -> None:
@@ -765,9 +1040,141 @@ def test_two_workers_share_the_pace(world: World) -> None:
     assert second[0] - first[-1] >= PACE.interval
 
 
+def test_two_messages_of_one_mail_in_one_batch_are_sent_once(world: World) -> None:
+    batch = {"first message": mail(), "second message": mail()}
+    fates, again = world.delivery.send_batch(
+        batch, owner="worker", until=world.now() + timedelta(seconds=RUN)
+    )
+    assert states(fates) == {"msg1": State.SENT}
+    assert len(world.sender.calls) == 1
+    assert again == {"second message"}
+
+
+def test_of_two_messages_of_one_mail_each_recipient_is_sent_once(world: World) -> None:
+    both = mail("msg1", "a@example.com", "b@example.com")
+    batch = {"first message": mail("msg1", "a@example.com"), "second message": both}
+    world.delivery.send_batch(batch, owner="worker", until=world.now() + timedelta(seconds=RUN))
+    called = [each.recipient for _, call in world.sender.calls for each in call.recipients]
+    assert called == ["a@example.com", "b@example.com"]
+
+
+def test_the_second_message_of_a_mail_that_was_sent_is_done(world: World) -> None:
+    world.work(mail(), owner="worker")
+    assert world.work(mail(), owner="worker") == ([], set())
+    assert len(world.sender.calls) == 1
+
+
+def test_what_is_too_old_but_held_elsewhere_is_left_to_its_holder(world: World) -> None:
+    world.claimed_elsewhere("old", NOBODY)
+    fates, again = world.work(mail("old", age=TOO_OLD))
+    assert (fates, again) == ([], {"old"})
+    assert world.ledger.state("old") is State.CLAIMED
+
+
+def test_what_was_sent_in_time_does_not_expire_in_its_second_message(world: World) -> None:
+    world.settled_before(State.SENT, "old", NOBODY)
+    assert world.work(mail("old", age=TOO_OLD)) == ([], set())
+    assert world.ledger.state("old") is State.SENT
+
+
+@pytest.mark.parametrize("state", [State.CLAIMED, *sorted(SETTLED)])
+def test_what_somebody_holds_or_has_ended_is_no_dead_letter(world: World, state: State) -> None:
+    if state is State.CLAIMED:
+        world.claimed_elsewhere("msg1", NOBODY)
+    else:
+        world.settled_before(state, "msg1", NOBODY)
+    (fate,) = world.delivery.dead_letter(mail())
+    assert (fate.state, fate.repeated) == (state, True)
+    assert world.ledger.state() is state
+
+
 def test_a_dead_letter_is_noted_and_may_be_claimed_again(world: World) -> None:
     (fate,) = world.delivery.dead_letter(mail())
     assert (fate.state, fate.reason) == (State.DEAD_LETTERED, "unknown-recipient")
     assert world.ledger.state() is State.DEAD_LETTERED
     fates, _ = world.work(mail())
     assert states(fates) == {"msg1": State.SENT}
+
+
+# --- Two workers at a time -------------------------------------------------------------------
+
+
+class SharedTime(World):
+    """Several run at once, in turn: each until it sleeps, then whoever wakes first."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__(pace)
+        self._number = count()
+        self._asleep: list[tuple[float, int, threading.Event]] = []
+
+    def pass_time(self, seconds: float) -> None:
+        awake = self._wakes_at(self.seconds + seconds)
+        self._go_on()
+        awake.wait()
+
+    def run(self, *jobs: Callable[[], None]) -> None:
+        def in_turn(job: Callable[[], None], begins: threading.Event) -> None:
+            begins.wait()
+            try:
+                job()
+            finally:
+                self._go_on()
+
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            begin = [self._wakes_at(self.seconds) for _ in jobs]
+            done = [threads.submit(in_turn, *each) for each in zip(jobs, begin, strict=True)]
+            self._go_on()
+        for each in done:
+            each.result()
+
+    def _wakes_at(self, moment: float) -> threading.Event:
+        event = threading.Event()
+        heappush(self._asleep, (moment, next(self._number), event))
+        return event
+
+    def _go_on(self) -> None:
+        if self._asleep:
+            self.seconds, _, awake = heappop(self._asleep)
+            awake.set()
+
+
+BATCH = 10
+QUEUED = 60
+
+
+@pytest.mark.parametrize(
+    ("interval", "receives"),
+    [(1.0, 2), (5.0, 4), (10.0, 6)],
+    ids=["every second", "every 5 s", "every 10 s"],
+)
+def test_two_workers_drain_the_queue_and_wear_no_message_out(
+    interval: float, receives: int
+) -> None:
+    """The queue gives a message up after 20 receives."""
+    world = SharedTime(Pace(interval=interval))
+    waiting = deque(f"mail-{number}" for number in range(QUEUED))
+    received = Counter[str]()
+    finished: list[Fate] = []
+
+    def worker(name: str) -> None:
+        delivery = world.another_delivery()
+        for run in count():
+            keys = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+            if not keys:
+                return
+            received.update(keys)
+            assert max(received.values()) <= receives
+            fates, again = delivery.send_batch(
+                {key: mail(key, age=1000) for key in keys},
+                owner=f"{name}-{run}",
+                until=world.now() + timedelta(seconds=RUN),
+            )
+            finished.extend(fates)
+            waiting.extend(sorted(again))
+
+    world.run(lambda: worker("first"), lambda: worker("second"))
+    assert Counter(fate.state for fate in finished) == {State.SENT: QUEUED}
+    assert sorted(world.sender.sent_for) == sorted(received)
+    starts = sorted(world.sender.starts)
+    assert min(b - a for a, b in pairwise(starts)) >= interval - ROUNDING
+    assert starts[-1] <= world.pace.drain(QUEUED) * 1.2

@@ -22,14 +22,14 @@ def stopped_by(
     message: InboundMessage,
     *,
     off: frozenset[GuardName] = frozenset(),
-    bounce_sender: str = IDENTITY.bounce_sender,
+    bounce_senders: frozenset[str] = frozenset({IDENTITY.bounce_sender}),
     own_domains: frozenset[str] = frozenset(),
     max_received: int = DEFAULT_MAX_RECEIVED,
 ) -> GuardName | None:
     return objection(
         Circumstances(
             mail=message,
-            bounce_sender=bounce_sender,
+            bounce_senders=bounce_senders,
             own_domains=own_domains,
             max_received=max_received,
         ),
@@ -39,6 +39,14 @@ def stopped_by(
 
 def verdicts(**given: str) -> Verdicts:
     return msgspec.structs.replace(PROVEN, **given)
+
+
+def signed_by(*domains: str, sender: str = SENDER, **given: str) -> InboundMessage:
+    """A mail for which DKIM alone speaks, with a signature of each domain."""
+    signatures = [f"DKIM-Signature: v=1; a=rsa-sha256; d={each}; s=key; b=x" for each in domains]
+    return mail(
+        f"From: {sender}", *signatures, source=sender, verdicts=unproven(**{"dkim": "PASS"} | given)
+    )
 
 
 def unproven(**given: str) -> Verdicts:
@@ -119,6 +127,23 @@ STOPPED: list[tuple[GuardName, str, InboundMessage]] = [
     (GuardName.ROLE_SENDER, "noreply", mail(source="noreply@sender.example")),
     (GuardName.ROLE_SENDER, "no-reply", mail(source="No-Reply@sender.example")),
     (GuardName.ROLE_SENDER, "no_reply", mail(source="no_reply@sender.example")),
+    *(
+        (GuardName.ROLE_SENDER, local, mail(source=f"{local}@sender.example"))
+        for local in (
+            "no.reply",
+            "noreply+order-17",
+            "No-Reply+x",
+            "do.not.reply",
+            "do_not_reply",
+            "Mailer-Daemon",
+            "mailer.daemon",
+            "MAILERDAEMON",
+            "post-master",
+            '"noreply"',
+            "owner-list+x",
+            "list-request+x",
+        )
+    ),
     (GuardName.ROLE_SENDER, "donotreply", mail(source="DoNotReply@sender.example")),
     (GuardName.ROLE_SENDER, "do-not-reply", mail(source="do-not-reply@sender.example")),
     (GuardName.ROLE_SENDER, "owner-", mail(source="owner-list@sender.example")),
@@ -195,6 +220,30 @@ STOPPED: list[tuple[GuardName, str, InboundMessage]] = [
         "address in the display name",
         mail('From: "pat@sender.example" <x@evil.example>', verdicts=unproven(dkim="PASS")),
     ),
+    (GuardName.UNPROVEN_SENDER, "a stranger's signature", signed_by("evil.example")),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "a stranger's signature beside the sender's",
+        signed_by("sender.example", "evil.example"),
+    ),
+    (GuardName.UNPROVEN_SENDER, "signed by a subdomain", signed_by("mail.sender.example")),
+    (GuardName.UNPROVEN_SENDER, "signed by a domain that ends alike", signed_by("der.example")),
+    (GuardName.UNPROVEN_SENDER, "signed by nobody", signed_by("")),
+    (GuardName.UNPROVEN_SENDER, "signature that failed", signed_by("sender.example", dkim="FAIL")),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "signature without a domain",
+        mail("From: pat@sender.example", "DKIM-Signature: x", verdicts=unproven(dkim="PASS")),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "the sender's domain in another tag",
+        mail(
+            "From: pat@sender.example",
+            "DKIM-Signature: i=@sender.example; bd=sender.example; d=evil.example",
+            verdicts=unproven(dkim="PASS"),
+        ),
+    ),
     (GuardName.HEADERS_TRUNCATED, "truncated", mail(headers_truncated=True)),
 ]
 
@@ -237,6 +286,8 @@ PASSED: list[tuple[GuardName, str, InboundMessage]] = [
     (GuardName.ROLE_SENDER, "in the domain", mail(source="pat@mailer-daemon.example")),
     (GuardName.ROLE_SENDER, "bouncer", mail(source="the-bouncer@club.example")),
     (GuardName.ROLE_SENDER, "a name with noreply in it", mail(source="anoreply@sender.example")),
+    (GuardName.ROLE_SENDER, "a tag that says so", mail(source="pat+noreply@sender.example")),
+    (GuardName.ROLE_SENDER, "a tag that ends so", mail(source="pat+a-request@sender.example")),
     (GuardName.LIST_MAIL, "first-class", mail("Precedence: first-class")),
     (GuardName.LIST_MAIL, "a header with list in it", mail("X-List-Id: x", "Listing: y")),
     (GuardName.LIST_MAIL, "a word that begins alike", mail("Precedence: listed")),
@@ -253,6 +304,41 @@ PASSED: list[tuple[GuardName, str, InboundMessage]] = [
         GuardName.UNPROVEN_SENDER,
         "DMARC with the same domain",
         mail("FROM: pat@sender.example", verdicts=unproven(dmarc="PASS")),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "DMARC with the same domain beside a stranger's signature",
+        signed_by("evil.example", dmarc="PASS"),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "SPF beside a stranger's signature",
+        signed_by("evil.example", spf="PASS"),
+    ),
+    (GuardName.UNPROVEN_SENDER, "signed by its own domain", signed_by("Sender.Example")),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "signed by the domain above its own",
+        signed_by("sender.example", sender="pat@office.sender.example"),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "signed twice by its own",
+        signed_by("sender.example", "office.sender.example", sender="pat@office.sender.example"),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "signed by its own in U-labels",
+        signed_by("b\u00fccher.example", sender="pat@xn--bcher-kva.example"),
+    ),
+    (
+        GuardName.UNPROVEN_SENDER,
+        "a signature over several lines",
+        mail(
+            "From: pat@sender.example",
+            "dkim-signature: v=1;\r\n\td = sender.example ;\r\n\ts=key",
+            verdicts=unproven(dkim="PASS"),
+        ),
     ),
     (GuardName.HEADERS_TRUNCATED, "whole", mail(headers_truncated=False)),
 ]
@@ -281,7 +367,23 @@ def test_a_domain_of_ours_that_only_the_policy_knows_is_ours() -> None:
 
 def test_the_bounce_sender_of_the_mails_own_domain_is_ours() -> None:
     message = mail(source="daemon@bounces.example")
-    assert stopped_by(message, bounce_sender="Daemon@Bounces.example") is GuardName.OWN_ADDRESS
+    ours = frozenset({"Daemon@Bounces.example"})
+    assert stopped_by(message, bounce_senders=ours) is GuardName.OWN_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("daemon@A.example", GuardName.OWN_ADDRESS),
+        ("daemon@b.example", GuardName.OWN_ADDRESS),
+        ("pat@a.example", GuardName.OWN_DOMAIN),
+        ("pat@b.example", GuardName.OWN_DOMAIN),
+        ("pat@c.example", None),
+    ],
+)
+def test_every_bounce_sender_of_the_deployment_is_ours(source: str, name: GuardName | None) -> None:
+    ours = frozenset({"daemon@a.example", "daemon@b.example"})
+    assert stopped_by(mail(source=source), bounce_senders=ours) is name
 
 
 @pytest.mark.parametrize(("hops", "name"), [(30, None), (31, GuardName.MAIL_LOOP)])

@@ -324,12 +324,12 @@ paces = st.builds(
 
 
 @given(pace=paces, seconds=st.floats(0, 900))
-def test_the_largest_window_within_a_time_fits_and_one_more_call_does_not(
+def test_the_last_call_of_the_largest_window_starts_within_the_time_and_one_more_would_not(
     pace: Pace, seconds: float
 ) -> None:
     calls = pace.calls_within(seconds)
-    assert calls == 0 or pace.span(calls) <= seconds + ROUNDING
-    assert pace.span(calls + 1) > seconds - ROUNDING
+    assert calls == 0 or pace.latest_start(calls) <= seconds + ROUNDING
+    assert pace.latest_start(calls + 1) > seconds - ROUNDING
 
 
 @given(pace=paces, calls=st.integers(0, 90_000))
@@ -341,12 +341,46 @@ def test_a_queue_drains_faster_than_in_single_slots_and_slower_than_in_one_windo
 
 
 @given(pace=paces, calls=st.integers(1, 1000))
-def test_a_windows_span_is_enough_for_its_calls(pace: Pace, calls: int) -> None:
-    assert calls - 1 <= pace.calls_within(pace.span(calls)) <= calls
-    assert pace.calls_within(pace.span(calls) + ROUNDING * calls) == calls
+def test_up_to_its_latest_start_a_window_has_time_for_its_calls(pace: Pace, calls: int) -> None:
+    latest = pace.latest_start(calls)
+    assert calls - 1 <= pace.calls_within(latest) <= calls
+    assert pace.calls_within(latest + ROUNDING * calls) == calls
 
 
-@pytest.mark.parametrize("seconds", [-10.0, 0.0, PACE.guard, PACE.span(1) - 0.001])
+@given(pace=paces, calls=st.integers(1, 1000))
+def test_after_a_windows_latest_start_its_span_still_covers_the_interval_and_both_clocks(
+    pace: Pace, calls: int
+) -> None:
+    behind = pace.span(calls) - pace.latest_start(calls)
+    assert behind >= pace.interval + pace.suspension + 2 * pace.clock_error - ROUNDING * calls
+
+
+@given(calls=st.integers(1, 10))
+def test_a_call_may_start_up_to_the_latest_start_and_no_later(calls: int) -> None:
+    latest = PACE.latest_start(calls)
+    in_time, too_late = Machine(MemorySlots()), Machine(MemorySlots())
+    window, expired = in_time.reserve(calls), too_late.reserve(calls)
+    in_time.time = window.start + latest - ROUNDING
+    window.turn()
+    too_late.time = expired.start + latest + ROUNDING
+    with pytest.raises(SlotExpiredError):
+        expired.turn()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls"),
+    [
+        (PACE.lateness, 1),
+        (PACE.lateness + PACE.step - 0.001, 1),
+        (PACE.lateness + PACE.step + 0.001, 2),
+        (77.5, 78),
+    ],
+)
+def test_how_many_calls_start_within_a_time(seconds: float, calls: int) -> None:
+    assert PACE.calls_within(seconds) == calls
+
+
+@pytest.mark.parametrize("seconds", [-10.0, -PACE.step, 0.0, PACE.lateness - 0.001])
 def test_no_call_fits_into_too_short_a_time(seconds: float) -> None:
     assert PACE.calls_within(seconds) == 0
 
@@ -354,6 +388,14 @@ def test_no_call_fits_into_too_short_a_time(seconds: float) -> None:
 @pytest.mark.parametrize(("calls", "share"), [(1, 0.93), (10, 0.98)])
 def test_the_rate_that_a_window_of_so_many_calls_reaches(calls: int, share: float) -> None:
     assert calls * PACE.interval / PACE.span(calls) >= share
+
+
+def test_a_pause_lets_time_pass_and_takes_no_slot() -> None:
+    store = MemorySlots()
+    machine = Machine(store)
+    machine.limiter.pause(5)
+    assert machine.time == START + 5
+    assert store.reserve(START, 1, 0, 600) == Reserved(START)
 
 
 # --- A refusal is remembered -----------------------------------------------------------------

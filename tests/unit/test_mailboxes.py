@@ -1,5 +1,6 @@
 """How an address finds its mailbox, and what state that is in."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -7,11 +8,14 @@ import msgspec
 import pytest
 
 from bouncer.mailboxes import (
+    EntryError,
     Mailbox,
     StaticDirectory,
     Status,
     candidates,
+    check_entry,
     follow_alias,
+    from_fields,
     from_item,
     resolve,
     utc_day,
@@ -227,6 +231,8 @@ def test_a_mailbox_is_disabled_until_its_status_ends(mailbox: Mailbox, disabled:
         ({"quota_messages_per_day": 3, "messages_today": 3}, False),
         ({"quota_messages_per_day": 1, "messages_today": 1, "messages_day": "2026-11-20"}, False),
         ({"quota_messages_per_day": 0}, True),
+        ({"quota_messages_per_day": 3, "messages_today": 3, "messages_day": "2026-11-22"}, True),
+        ({"quota_messages_per_day": 3, "messages_today": 2, "messages_day": "2026-11-22"}, False),
     ],
 )
 def test_the_daily_quota_counts_the_messages_of_this_utc_day(
@@ -320,8 +326,82 @@ def test_an_attribute_may_have_a_name_of_the_tables_own() -> None:
         ({"address": ALICE, "status": "sleeping"}, "status"),
         ({"address": ALICE, "separator": "="}, "separator"),
         ({"address": ALICE, "status_until": "soon"}, "status_until"),
+        ({"address": ALICE, "status_until": "2026-02-30"}, "status_until"),
+        ({"address": ALICE, "quota_bytes": "-1"}, "quota_bytes"),
+        ({"address": ALICE, "quota_messages_per_day": "-1"}, "quota_messages_per_day"),
+        ({"address": ALICE, "size_limit_bytes": "-1"}, "size_limit_bytes"),
     ],
 )
 def test_an_item_that_is_wrong_names_the_field(item: dict[str, Any], place: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=place):
         from_item(item, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-12-01", datetime(2026, 12, 1, tzinfo=UTC)),
+        ("2026-12-01T08:30:00Z", datetime(2026, 12, 1, 8, 30, tzinfo=UTC)),
+        ("2026-12-01T08:30:00+02:00", datetime(2026, 12, 1, 6, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_status_ends_at_a_time_or_as_a_date_begins_in_utc(text: str, moment: datetime) -> None:
+    fields = {"address": ALICE, "status_until": text}
+    assert from_fields(fields).status_until == moment
+    assert from_item(fields, {}).status_until == moment
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_a_limit_may_be_zero(field: str) -> None:
+    assert getattr(from_fields({"address": ALICE, field: "0"}), field) == 0
+
+
+# --- Entries that nobody can mean ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mailbox",
+    [
+        box(),
+        box("@example.com"),
+        box("@xn--bcher-kva.example"),
+        box("@bücher.example"),
+        box(alias_for="bob@example.com"),
+        box(alias_for="Bob@EXAMPLE.com"),
+        box(moved_to="alice@bücher.example"),
+        box("@example.com", alias_for=ALICE),
+        box("alice+x@example.com", alias_for=ALICE),
+    ],
+    ids=str,
+)
+def test_an_entry_that_leads_somewhere_is_good(mailbox: Mailbox) -> None:
+    check_entry(mailbox)
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "complaint"),
+    [
+        (box("alice"), "address 'alice': write user@domain, or @domain"),
+        (box(""), "address ''"),
+        (box("@"), "address '@'"),
+        (box("alice@"), "address 'alice@'"),
+        (box("alice@localhost"), "address 'alice@localhost'"),
+        (box("@localhost"), "address '@localhost'"),
+        (box("@exa mple.com"), "address '@exa mple.com'"),
+        (box("al ice@example.com"), "address 'al ice@example.com'"),
+        (box("a@b@example.com"), "address 'a@b@example.com'"),
+        (box(alias_for="bob"), "alias_for 'bob': write user@domain"),
+        (box(alias_for=""), "alias_for '': write user@domain"),
+        (box(alias_for="@example.com"), "alias_for '@example.com': write user@domain"),
+        (box(moved_to="new address"), "moved_to 'new address': write user@domain"),
+        (box(moved_to="@new.example"), "moved_to '@new.example': write user@domain"),
+        (box(alias_for=ALICE), f"alias_for '{ALICE}' is the address itself"),
+        (box(alias_for="Alice@Example.com"), "alias_for 'Alice@Example.com' is the address itself"),
+        (box(moved_to=ALICE), f"moved_to '{ALICE}' is the address itself"),
+    ],
+)
+def test_an_entry_that_no_mail_finds_or_that_leads_nowhere_is_refused(
+    mailbox: Mailbox, complaint: str
+) -> None:
+    with pytest.raises(EntryError, match=re.escape(complaint)):
+        check_entry(mailbox)

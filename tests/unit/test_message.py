@@ -66,6 +66,7 @@ def test_everything_that_ses_documents_is_read() -> None:
         message_id="d6iitobk75ur44p8kdnnp7g2n800",
         received_at=datetime(2026, 11, 21, 11, 59, 0, 123_000, tzinfo=UTC),
         source=SENDER,
+        return_path=SENDER,
         recipients=(NOBODY, "alice@example.com"),
         headers=(Header("Return-Path", f"<{SENDER}>"), Header("Subject", "Hello")),
         headers_truncated=True,
@@ -153,6 +154,31 @@ def test_the_time_is_read_as_utc(stamp: str) -> None:
             id="an epoch number",
         ),
         pytest.param(
+            event(mail={"timestamp": "1999-12-31T23:59:59Z"}),
+            "`mail.timestamp` is 1999-12-31",
+            id="before SES",
+        ),
+        pytest.param(
+            event(mail={"timestamp": "0001-01-01T00:00:00+14:00"}),
+            "`mail.timestamp` is 0001-01-01",
+            id="the first day",
+        ),
+        pytest.param(
+            event(mail={"timestamp": "9000-01-01T00:00:00Z"}),
+            "`mail.timestamp` is 9000-01-01",
+            id="far ahead",
+        ),
+        pytest.param(
+            event(mail={"timestamp": "9999-12-31T23:59:59-12:00"}),
+            "`mail.timestamp` is 9999-12-31",
+            id="the last day",
+        ),
+        pytest.param(
+            event(mail={"commonHeaders": {"returnPath": 7}}),
+            "at `$.Records[0].ses.mail.commonHeaders.returnPath`",
+            id="return path",
+        ),
+        pytest.param(
             event(mail={"headers": [{"name": "Subject"}]}),
             "`value` - at `$.Records[0].ses.mail.headers[0]`",
             id="header without value",
@@ -217,6 +243,8 @@ def test_an_event_without_its_receipt_is_malformed() -> None:
         pytest.param(" ", [], id="white space"),
         pytest.param("MAILER-DAEMON@x.example", [("Return-Path", "<>")], id="Return-Path"),
         pytest.param("pat@x.example", [("return-path", " <> ")], id="return-path"),
+        pytest.param("pat@x.example", [("Return-Path", "< >")], id="space in its brackets"),
+        pytest.param("pat@x.example", [("Return-Path", "")], id="empty Return-Path"),
         pytest.param(
             "pat@x.example",
             [("Return-Path", "<pat@x.example>"), ("RETURN-PATH", "<>")],
@@ -229,6 +257,22 @@ def test_every_spelling_of_the_null_sender_is_the_null_sender(
 ) -> None:
     named = [{"name": name, "value": value} for name, value in headers]
     assert read(mail={"source": source, "headers": named}).reverse_path is None
+
+
+@pytest.mark.parametrize("return_path", ["", "<>", "< >", " <> ", " "])
+def test_the_null_sender_may_stand_in_the_common_headers_only(return_path: str) -> None:
+    message = read(mail={"commonHeaders": {"returnPath": return_path}})
+    assert message.return_path == return_path
+    assert message.reverse_path is None
+
+
+@pytest.mark.parametrize(
+    "common", [{}, {"returnPath": None}, {"returnPath": SENDER}, {"returnPath": "other@x.example"}]
+)
+def test_a_return_path_that_names_somebody_leaves_the_envelope_as_it_is(
+    common: dict[str, str | None],
+) -> None:
+    assert read(mail={"commonHeaders": common}).reverse_path == SENDER
 
 
 def test_a_mail_without_a_source_has_the_null_sender() -> None:

@@ -122,6 +122,34 @@ def test_the_size_is_asked_for_when_the_policy_depends_on_it() -> None:
         make_plan(rules, mail(), [facts(size_asked=False)], IDENTITY, NOW)
 
 
+TO_THE_MAILBOX = bounce_rule("").replace(
+    'bounce_type = "Undefined"',
+    'recipient_dsn_fields = { status = "5.1.1", final_recipient = "{recipient}" }',
+)
+TYPED = "x-a;b@example.com"
+
+
+def test_a_recipient_that_ses_would_refuse_does_not_cost_the_others_their_bounce() -> None:
+    planned = plan(policy(TO_THE_MAILBOX), mail(recipients=[NOBODY, TYPED, ALICE]))
+    assert planned.bounce is not None
+    assert [each.recipient for each in planned.bounce.recipients] == [NOBODY, TYPED, ALICE]
+    assert planned.faults == {TYPED: "final_recipient is the bare address, without 'rfc822;'"}
+    assert planned.to_send is not None
+    assert [each.recipient for each in planned.to_send.recipients] == [NOBODY, ALICE]
+
+
+def test_where_ses_would_refuse_every_recipient_nothing_is_sent() -> None:
+    planned = plan(policy(TO_THE_MAILBOX), mail(recipients=[TYPED]))
+    assert planned.faults.keys() == {TYPED}
+    assert (planned.to_send, planned.suppressed) == (None, None)
+
+
+def test_a_bounce_without_faults_is_sent_whole() -> None:
+    planned = plan(policy(TO_THE_MAILBOX), mail(recipients=[NOBODY, ALICE]))
+    assert planned.faults == {}
+    assert planned.to_send == planned.bounce
+
+
 # --- Disposition -----------------------------------------------------------------------------
 
 KEEP = "keep = true\n"
@@ -215,6 +243,19 @@ def test_the_bounce_sender_of_the_rule_is_an_address_of_ours() -> None:
     rules = policy(top='send_bounce.bounce_sender = "daemon@sender.example"')
     suppressed = plan(rules, mail(source="daemon@sender.example")).suppressed
     assert suppressed is GuardName.OWN_ADDRESS
+
+
+@pytest.mark.parametrize(
+    "source", ["daemon@a.example", "daemon@sender.example", IDENTITY.bounce_sender]
+)
+def test_every_bounce_sender_of_the_deployment_is_an_address_of_ours(source: str) -> None:
+    """The bounce of another rule, of another domain or of no rule may come back, too."""
+    rules = policy(
+        top='send_bounce.bounce_sender = "daemon@sender.example"',
+        end='[domains."a.example"]\nsend_bounce.bounce_sender = "daemon@a.example"',
+    )
+    message = mail(source=source, recipients=["x@b.example"])
+    assert plan(rules, message).suppressed is GuardName.OWN_ADDRESS
 
 
 @pytest.mark.parametrize(

@@ -480,12 +480,17 @@ def test_every_sender_that_a_rule_names_is_known_for_the_deployment_to_check() -
         'send_bounce.bounce_sender = "global@example.com"',
         '[domains."example.org"]\nsend_bounce.bounce_sender = "domain@example.org"',
     )
-    assert rules.bounce_senders() == {
+    assert rules.bounce_senders == {
         "rule@example.com",
         "global@example.com",
         "domain@example.org",
     }
-    assert policy().bounce_senders() == set()
+    assert policy().bounce_senders == set()
+
+
+def test_a_sender_of_a_rule_that_is_switched_off_is_not_asked_about() -> None:
+    off = bounce_rule('enabled = false\nsend_bounce.bounce_sender = "rule@example.com"')
+    assert policy(off).bounce_senders == set()
 
 
 # --- Several domains -------------------------------------------------------------------------
@@ -607,6 +612,24 @@ def test_recipients_of_several_domains_are_each_decided_by_their_own() -> None:
             '[domains."example.org"]\nsend_bounce.bounce_sender = "x"',
             'policy.toml: domains."example.org".rules[0] "unknown-recipient": '
             "send_bounce.bounce_sender 'x': write an address",
+        ),
+        (
+            '[domains."example"]',
+            'policy.toml: domains."example": write a domain, as in domains."example.com"',
+        ),
+        (
+            '[domains."@example.com"]',
+            'policy.toml: domains."@example.com": write a domain, as in domains."example.com"',
+        ),
+        (
+            '[domains."example.org"]\n[domains."Example.ORG."]',
+            'policy.toml: domains."Example.ORG." is the same domain as "example.org": '
+            "write both as one",
+        ),
+        (
+            '[domains."xn--bcher-kva.example"]\n[domains."b\u00fccher.example"]',
+            'policy.toml: domains."b\u00fccher.example" is the same domain as '
+            '"xn--bcher-kva.example": write both as one',
         ),
     ],
 )

@@ -5,7 +5,15 @@ import pytest
 from bouncer.conditions import PolicyError
 from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
 from bouncer.policy import load
-from tests.unit.builders import UNKNOWN_BOUNCES, bounce_rule, policy, policy_text, rule
+from tests.unit.builders import (
+    UNKNOWN_BOUNCES,
+    bounce_rule,
+    mail,
+    plan,
+    policy,
+    policy_text,
+    rule,
+)
 
 
 def problems_of(text: str) -> list[str]:
@@ -178,7 +186,6 @@ def test_an_explanation_may_have_five_hundred_characters() -> None:
             'status = "5.1.1"\naction = "delayed"\ndiagnostic_code = "smtp; 450 later"',
             "action 'delayed' goes with 4.x.x, not 5.1.1",
         ),
-        ('status = "5.0.0"\naction = "relayed"', "action 'relayed' goes with 2.x.x, not 5.0.0"),
         (
             'status = "4.2.2"\naction = "delayed"',
             "action 'delayed' promises that delivery is tried again: say why it waits",
@@ -211,11 +218,54 @@ def test_an_explanation_may_have_five_hundred_characters() -> None:
             f'status = "5.1.1"\nextension_fields.X-A = "{"x" * 2049}"',
             "extension field 'X-A': its value has 2049 characters, at most 2048 are allowed",
         ),
+        (
+            'status = "5.1.1"\nextension_fields.diagnostic-code = "smtp; 550"',
+            "extension field name 'diagnostic-code' is a DSN's own: choose another, as X-\u2026",
+        ),
     ],
 )
 def test_recipient_dsn_fields_that_ses_would_refuse_are_refused(fields: str, problem: str) -> None:
     body = f'action = "bounce"\n[rules.recipient_dsn_fields]\n{fields}'
     assert problem_of(body).startswith(f"recipient_dsn_fields: {problem}")
+
+
+DELIVERED = ("delivered", "relayed", "expanded")
+
+
+def dsn(fields: str, more: str = "") -> str:
+    return f'action = "bounce"\n{more}\n[rules.recipient_dsn_fields]\n{fields}'
+
+
+@pytest.mark.parametrize("action", DELIVERED)
+def test_a_dsn_that_says_that_mail_arrived_has_a_status_of_success(action: str) -> None:
+    fields = f'status = "5.0.0"\naction = "{action}"'
+    assert problem_of(dsn(fields, "keep = true")) == (
+        f"recipient_dsn_fields: action '{action}' goes with 2.x.x, not 5.0.0"
+    )
+
+
+@pytest.mark.parametrize("action", DELIVERED)
+def test_a_dsn_that_says_that_mail_arrived_is_for_mail_that_does_not_stop(action: str) -> None:
+    fields = f'status = "2.0.0"\naction = "{action}"'
+    assert problem_of(dsn(fields)) == (
+        f"a DSN that says '{action}' is for mail that does not stop: keep = true"
+    )
+    assert policy(rule(dsn(fields, "keep = true"))).shared[0].section.keep
+
+
+def test_a_literal_of_an_extension_field_may_be_as_long_as_ses_documents() -> None:
+    assert policy(rule(dsn(f'status = "5.0.0"\nextension_fields.X-A = "{"x" * 2048}"'))).shared
+
+
+def test_a_filled_extension_field_is_cut_where_its_limit_is() -> None:
+    subject = "{subject}" * 100
+    rules = policy(rule(dsn(f'status = "5.0.0"\nextension_fields.X-A = "{subject}"')))
+    bounced = plan(rules, mail(f"Subject: {'x' * 200}")).to_send
+    assert bounced is not None
+    (only,) = bounced.recipients
+    assert only.dsn_fields is not None
+    (field,) = only.dsn_fields.extension_fields
+    assert (field.name, len(field.value)) == ("X-A", 2048)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +314,28 @@ def test_a_text_in_recipient_dsn_fields_is_checked_as_a_text(field: str, place: 
             f'message_dsn.extension_fields.X-A = "{"x" * 2049}"',
             "send_bounce.message_dsn: extension field 'X-A': its value has 2049 characters",
         ),
+        (
+            'message_dsn.extension_fields.Arrival-Date = "today"',
+            "send_bounce.message_dsn: extension field name 'Arrival-Date' is a DSN's own",
+        ),
+        (
+            'message_dsn.extension_fields.x-ses-bouncer = "mine"',
+            "send_bounce.message_dsn: x-ses-bouncer is set in every bounce already: remove it",
+        ),
+        (
+            'message_dsn.extension_fields.X-For = "{recipient}"',
+            "send_bounce.message_dsn: X-For is about the whole message and takes no variables: "
+            "put them into recipient_dsn_fields",
+        ),
+        (
+            'message_dsn.reporting_mta = "dns; {domain}"',
+            "send_bounce.message_dsn: reporting_mta is about the whole message and takes no",
+        ),
+        (
+            'bounce_sender_arn = "example.com"',
+            "send_bounce.bounce_sender_arn 'example.com' is no identity's ARN: write it as in "
+            "arn:aws:ses:us-east-1:123456789012:identity/example.com",
+        ),
     ],
 )
 def test_send_bounce_parameters_that_ses_would_refuse_are_refused(
@@ -273,6 +345,16 @@ def test_send_bounce_parameters_that_ses_would_refuse_are_refused(
     assert problem_of(f"{bounce}send_bounce.{parameter}").startswith(problem)
     inherited = policy_text(rule(bounce), f"send_bounce.{parameter}")
     assert problems_of(inherited)[0].startswith(f'rules[0] "rule": {problem}')
+
+
+def test_an_arn_of_a_recipient_that_ses_would_refuse_is_refused() -> None:
+    body = 'action = "bounce"\nbounce_type = "Undefined"\nrecipient_arn = "example.com"'
+    assert problem_of(body).startswith("recipient_arn 'example.com' is no identity's ARN")
+
+
+def test_braces_that_name_no_variable_may_stand_in_a_message_dsn() -> None:
+    fields = 'send_bounce.message_dsn.extension_fields.X-A = "{site} {}"'
+    assert policy(top=fields).shared
 
 
 # --- Guards and mailboxes --------------------------------------------------------------------
@@ -290,10 +372,25 @@ def test_every_other_guard_can_be_switched_off_by_name(name: GuardName) -> None:
     assert policy(top=f'guards.off = ["{name}"]').file.guards.off == [name]
 
 
+@pytest.mark.parametrize("domain", ["localhost", "@example.com", "*.example.com", ""])
+def test_a_domain_of_ours_is_a_domain(domain: str) -> None:
+    text = policy_text(top=f'guards.own_domains = ["example.net", "{domain}"]')
+    assert problems_of(text) == [
+        f"guards.own_domains: '{domain}' is no domain: write it as in 'example.com'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
         ('"alice" = {}', 'mailboxes."alice": write user@domain or @domain'),
+        ('"alice@localhost" = {}', 'mailboxes."alice@localhost": write user@domain or @domain'),
+        ('"@" = {}', 'mailboxes."@": write user@domain or @domain'),
+        ('"*@*.example" = {}', 'mailboxes."*@*.example": write user@domain or @domain'),
+        (
+            '"a@example.com" = { quota = -1 }',
+            'mailboxes."a@example.com": -1 is not a size: it is below 0',
+        ),
         (
             '"a@example.com" = { quota = "much" }',
             "mailboxes.\"a@example.com\": 'much' is not a size",

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from bouncer.conditions import Conditions, PolicyError
+from bouncer.guards import GuardName
 from bouncer.policy import load
 from bouncer.policy_file import (
     BudgetSection,
@@ -154,6 +155,11 @@ def test_json_of_the_same_shape_is_the_same_policy(text: str) -> None:
     assert load("\n  " + as_json(text)).file == load(text).file
 
 
+@pytest.mark.parametrize("text", [policy_text(), as_json(policy_text())], ids=["TOML", "JSON"])
+def test_the_mark_that_windows_editors_put_first_is_no_part_of_the_policy(text: str) -> None:
+    assert load("\ufeff" + text).file == load(text).file
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -179,7 +185,7 @@ ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
         pytest.param("version = 2" + ACCEPT, "Invalid enum value 2 - at `$.version`", id="version"),
         pytest.param(
             'version = 1\nmode = "dry"' + ACCEPT,
-            "Invalid enum value 'dry' - at `$.mode`",
+            "Invalid enum value 'dry' - at `$.mode`; write one of enforce, observe",
             id="mode",
         ),
         pytest.param("version = 1", "Object missing required field `rules`", id="no rules"),
@@ -200,7 +206,8 @@ ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
         ),
         pytest.param(
             'version = 1\nguards.off = ["list-mails"]' + ACCEPT,
-            "Invalid enum value 'list-mails' - at `$.guards.off[0]`",
+            "Invalid enum value 'list-mails' - at `$.guards.off[0]`; write one of "
+            + ", ".join(GuardName),
             id="no such guard",
         ),
         pytest.param(
@@ -225,7 +232,7 @@ ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
         ),
         pytest.param(
             'version = 1\nmailboxes."a@example.com".separator = "="' + ACCEPT,
-            "Invalid enum value '=' - at `$.mailboxes[...].separator`",
+            'Invalid enum value \'=\' - at `$.mailboxes[...].separator`; write one of "+", "-", ""',
             id="mailbox",
         ),
     ],
@@ -257,7 +264,11 @@ action = "accept"
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ('action = "reject"', "Invalid enum value 'reject' - at `$.rules[1].action`"),
+        (
+            'action = "reject"',
+            "Invalid enum value 'reject' - at `$.rules[1].action`; "
+            "write one of accept, drop, bounce, defer",
+        ),
         ("", "Object missing required field `action` - at `$.rules[1]`"),
         (
             'acton = "drop"',
@@ -269,7 +280,14 @@ action = "accept"
         ),
         (
             'action = "bounce"\nbounce_type = "NoSuchUser"',
-            "Invalid enum value 'NoSuchUser' - at `$.rules[1].bounce_type`",
+            "Invalid enum value 'NoSuchUser' - at `$.rules[1].bounce_type`; write one of "
+            "DoesNotExist, MessageTooLarge, ExceededQuota, ContentRejected, Undefined, "
+            "TemporaryFailure",
+        ),
+        (
+            'action = "bounce"\nrecipient_dsn_fields = { status = "5.0.0", action = "bounced" }',
+            "Invalid enum value 'bounced' - at `$.rules[1].recipient_dsn_fields.action`; "
+            "write one of failed, delayed, delivered, relayed, expanded",
         ),
         (
             'action = "bounce"\nrecipient_dsn_fields.status = 511',
@@ -291,7 +309,8 @@ def test_an_error_in_a_rule_names_the_line_where_the_rule_begins(line: str, erro
 def test_an_error_in_json_names_the_path_without_a_line() -> None:
     text = '{"version": 1, "rules": [{"name": "accept", "action": "acept"}]}'
     assert error_of(text, "p.json") == (
-        "p.json: Invalid enum value 'acept' - at `$.rules[0].action`"
+        "p.json: Invalid enum value 'acept' - at `$.rules[0].action`; "
+        "write one of accept, drop, bounce, defer"
     )
 
 

@@ -108,6 +108,7 @@ recipients = st.lists(
             "gone@example.com",
             "x@a.example",
             "y@b.example",
+            "x;y@b.example",
         ]
     )
     | st.from_regex(r"[!-~]{1,20}@(example\.com|a\.example|b\.example)", fullmatch=True),
@@ -123,6 +124,12 @@ recent = st.integers(0, 23 * 3600).map(
 message_ids = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=40)
 
 
+common_headers = st.tuples(
+    st.dictionaries(st.just("subject") | sound_text, json_values, max_size=2),
+    st.fixed_dictionaries({}, optional={"returnPath": st.none() | any_text}),
+).map(lambda both: both[0] | both[1])
+
+
 @st.composite
 def events(draw: st.DrawFn) -> Any:
     """An event of the documented shape, full of what a stranger may write into a mail."""
@@ -133,7 +140,7 @@ def events(draw: st.DrawFn) -> Any:
         "headers": headers,
         "headersTruncated": st.booleans(),
         "destination": st.lists(any_text, max_size=2),
-        "commonHeaders": st.dictionaries(sound_text, json_values, max_size=2),
+        "commonHeaders": common_headers,
     }
     receipt = {
         "recipients": recipients,
@@ -186,6 +193,7 @@ TALKATIVE = f"""
     action = "defer"
     recipient_dsn_fields.action = "delayed"
     recipient_dsn_fields.status = "4.2.2"
+    recipient_dsn_fields.final_recipient = "{{recipient}}"
     recipient_dsn_fields.diagnostic_code = "smtp; 452 {{recipient}} {{sender}} {{subject}}"
     recipient_dsn_fields.last_attempt_date = true
     recipient_dsn_fields.extension_fields.X-Subject = "{{subject}} {{sender}} {{recipient}}"
@@ -350,6 +358,7 @@ def test_only_a_proven_person_who_can_be_reached_is_answered(
     assert mail.reverse_path is not None
     assert is_deliverable(mail.reverse_path)
     assert "PASS" in (mail.verdicts.spf, mail.verdicts.dkim, mail.verdicts.dmarc)
+    assert mail.return_path is None or mail.return_path.strip() not in ("", "<>")
     assert "FAIL" not in (mail.verdicts.spam, mail.verdicts.virus, mail.verdicts.spf)
     assert normalise(mail.reverse_path) not in {
         normalise(each) for each in (bounce.bounce_sender, *mail.recipients)
@@ -374,9 +383,12 @@ def _strings(value: Any) -> Iterator[str]:
 def test_whatever_is_in_the_mail_the_request_is_printable_ascii_within_the_limits(
     name: str, mail: InboundMessage, boxes: list[Mailbox], size: int | None
 ) -> None:
-    bounce = planned(name, mail, boxes, size).bounce
-    assume(bounce is not None)
-    assert bounce is not None
+    plan = planned(name, mail, boxes, size)
+    assume(plan.bounce is not None)
+    bounce = replace(plan, suppressed=None).to_send
+    if bounce is None:
+        assert plan.faults
+        return
     request = bounce.request()
     for text in _strings(request):
         assert text.isascii()
@@ -395,6 +407,17 @@ def test_exactly_those_who_are_refused_stand_in_the_bounce(
     refused = [each.recipient for each in plan.decisions if each.outcome is Outcome.BOUNCE]
     bounced = [each.recipient for each in plan.bounce.recipients] if plan.bounce else []
     assert bounced == refused
+
+
+@given(name=any_policy, mail=proven_mails, boxes=directories)
+def test_everyone_who_is_refused_is_bounced_or_has_a_fault(
+    name: str, mail: InboundMessage, boxes: list[Mailbox]
+) -> None:
+    plan = replace(planned(name, mail, boxes), suppressed=None)
+    refused = {each.recipient for each in plan.bounce.recipients} if plan.bounce else set()
+    sent = {each.recipient for each in plan.to_send.recipients} if plan.to_send else set()
+    assert sent == refused - plan.faults.keys()
+    assert plan.faults.keys() <= refused
 
 
 # --- Texts and addresses ---------------------------------------------------------------------

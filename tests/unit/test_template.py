@@ -18,7 +18,9 @@ from bouncer import delivery
 from bouncer.aws.telemetry import BY_STATE, NAMESPACE
 from bouncer.bounce import WINDOW
 from bouncer.limiter import Pace
+from bouncer.mailboxes import Mailbox
 from bouncer.policy_file import validator_schema
+from bouncer.rule_sync import RULES_A_SET, rule_name
 from bouncer.settings import InboundSettings, RulesSettings, SendSettings, UsageSettings
 from functions.inbound import app as inbound_app
 from functions.send import app as send_app
@@ -181,10 +183,11 @@ def test_two_workers_windows_fit_into_a_timeout_one_after_the_other() -> None:
     assert workers * pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
 
 
-def test_one_call_of_the_slowest_pace_fits_into_the_workers_timeout() -> None:
+def test_one_call_of_each_worker_fits_into_a_timeout_even_at_the_slowest_pace() -> None:
     pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["MaxValue"])
     reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
-    assert pace.calls_within(SEND_TIMEOUT - reserve) >= 1
+    workers = MAPPING["ScalingConfig"]["MaximumConcurrency"]
+    assert workers * pace.span(1) + reserve <= SEND_TIMEOUT
 
 
 def test_an_inbound_mail_is_answered_within_sess_thirty_seconds() -> None:
@@ -269,6 +272,132 @@ def test_events_that_failed_end_in_the_same_queue_either_way() -> None:
     }
     kept = environment("InboundFunction")["EVENT_DEAD_LETTER_QUEUE_URL"]
     assert kept == {"Ref": "EventDeadLetterQueue"}
+
+
+# --- What the parameters say together --------------------------------------------------------
+
+
+def evaluate(expression: Any, given: dict[str, Any]) -> Any:
+    """What CloudFormation makes of a condition, with these parameters and the others' defaults."""
+    if not isinstance(expression, dict):
+        return expression
+    ((function, argument),) = expression.items()
+    if function == "Ref":
+        return given.get(argument, PARAMETERS[argument].get("Default"))
+    if function == "Condition":
+        return evaluate(template()["Conditions"][argument], given)
+    values = [evaluate(each, given) for each in argument]
+    combine: dict[str, Callable[[], bool]] = {
+        "Fn::Equals": lambda: values[0] == values[1],
+        "Fn::Not": lambda: not values[0],
+        "Fn::And": lambda: all(values),
+        "Fn::Or": lambda: any(values),
+    }
+    return combine[function]()
+
+
+def deployable(given: dict[str, Any]) -> bool:
+    """Whether the template's rules let a stack with these parameters be made."""
+    return all(
+        evaluate(assertion["Assert"], given)
+        for rule in template()["Rules"].values()
+        if evaluate(rule["RuleCondition"], given)
+        for assertion in rule["Assertions"]
+    )
+
+
+OWN_TABLE = {"MailboxTableName": "users"}
+
+
+@pytest.mark.parametrize(
+    ("given", "managed"),
+    [
+        ({}, True),
+        ({"StoreMail": "none"}, False),
+        ({"Usage": "external"}, False),
+        ({"Usage": "managed"}, True),
+        ({"Usage": "managed", "StoreMail": "none"}, False),
+        (OWN_TABLE, False),
+        (OWN_TABLE | {"Usage": "managed"}, True),
+        (OWN_TABLE | {"Usage": "managed", "StoreMail": "none"}, False),
+    ],
+    ids=str,
+)
+def test_usage_is_managed_where_the_mail_is_stored_and_the_table_is_ours_or_it_is_said(
+    given: dict[str, str], managed: bool
+) -> None:
+    assert evaluate({"Condition": "ManageUsage"}, given) is managed
+
+
+def test_what_manages_usage_is_all_of_it_made_on_one_condition() -> None:
+    made = {
+        name: resource.get("Condition")
+        for name, resource in template()["Resources"].items()
+        if name.startswith("Usage")
+    }
+    assert {"UsageFunction", "UsageRole", "UsageLogGroup"} <= made.keys()
+    assert set(made.values()) == {"ManageUsage"}
+    usage = environment("InboundFunction")["USAGE"]["Fn::If"]
+    assert usage == ["ManageUsage", "managed", "external"]
+
+
+RENAMED = {"MailboxAttributes": "address=email"}
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ({}, True),
+        ({"StoreMail": "none"}, True),
+        (OWN_TABLE | RENAMED, True),
+        (OWN_TABLE | {"Usage": "managed"}, True),
+        ({"Usage": "managed", "StoreMail": "none"}, False),
+        (OWN_TABLE | RENAMED | {"Usage": "managed"}, False),
+        ({"StoreMail": "existing-bucket"}, False),
+        ({"StoreMail": "existing-bucket", "MailBucketName": "bucket"}, True),
+    ],
+    ids=str,
+)
+def test_parameters_that_contradict_each_other_make_no_stack(
+    given: dict[str, str], allowed: bool
+) -> None:
+    assert deployable(given) is allowed
+
+
+def accepts(parameter: str, value: str) -> bool:
+    return re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], value) is not None
+
+
+def test_the_attributes_that_may_be_renamed_are_a_mailboxs_fields() -> None:
+    alternatives = re.findall(r"\(([a-z_|]+)\)=", PARAMETERS["MailboxAttributes"]["AllowedPattern"])
+    assert [tuple(each.split("|")) for each in alternatives] == [Mailbox.__struct_fields__] * 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "allowed"),
+    [
+        ("", True),
+        ("address=email", True),
+        ("address=email,quota_bytes=quota,used_bytes=used", True),
+        (",".join(f"{field}=x-{field}" for field in Mailbox.__struct_fields__), True),
+        ("quota=quota_bytes", False),
+        ("address=email,quota=space", False),
+        ("address", False),
+        ("address=", False),
+        ("address=email,", False),
+        ("address=email quota_bytes=quota,", False),
+    ],
+)
+def test_attributes_are_renamed_in_pairs_of_a_field_and_a_name(pairs: str, allowed: bool) -> None:
+    assert accepts("MailboxAttributes", pairs) is allowed
+
+
+@pytest.mark.parametrize(("length", "allowed"), [(1, True), (60, True), (61, False), (64, False)])
+def test_a_rules_name_leaves_room_for_the_numbers_of_its_copies(length: int, allowed: bool) -> None:
+    """docs.aws.amazon.com/ses/latest/APIReference/API_ReceiptRule.html: fewer than 65."""
+    name = "r" * length
+    assert accepts("ReceiptRuleName", name) is allowed
+    assert not allowed or len(rule_name(name, RULES_A_SET)) <= 64
 
 
 # --- Permissions -----------------------------------------------------------------------------

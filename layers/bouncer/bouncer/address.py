@@ -9,7 +9,9 @@ from functools import lru_cache
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DELIVERABLE = re.compile(rf"(?:{_ATEXT}(?:\.{_ATEXT})*|{_QUOTED})@{_LABEL}(?:\.{_LABEL})+")
+_DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_DELIVERABLE = re.compile(rf"(?:{_DOT_STRING.pattern}|{_QUOTED})@{_DOMAIN.pattern}")
 
 # RFC 5321 §4.5.3.1: a local part has at most 64 octets, a path 256 with its angle brackets.
 _LOCAL_PART_LIMIT = 64
@@ -48,10 +50,23 @@ def normalise(address: str) -> str:
     """The form under which an address is looked up and compared.
 
     RFC 5321 §2.4 leaves the case of a local part to the receiving host; SES matches
-    recipients without regard to it, and so does this.
+    recipients without regard to it, and so does this. Quotes that a local part does not need
+    do not make another one of it (§4.1.2).
     """
     local, domain = split(address.strip())
-    return f"{local.lower()}@{normalise_domain(domain)}"
+    return f"{_unquoted(local).lower()}@{normalise_domain(domain)}"
+
+
+def _unquoted(local: str) -> str:
+    if len(local) < 2 or not (local[0] == local[-1] == '"'):
+        return local
+    plain = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return plain if _DOT_STRING.fullmatch(plain) else local
+
+
+def is_domain(name: str) -> bool:
+    """Whether it names a domain of at least two labels, in A-labels or U-labels."""
+    return _DOMAIN.fullmatch(normalise_domain(name)) is not None
 
 
 def is_deliverable(address: str) -> bool:

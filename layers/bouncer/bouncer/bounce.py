@@ -69,8 +69,17 @@ _STATUS_CLASSES = {
     DsnAction.EXPANDED: "2",
 }
 _TYPED = re.compile(r"[A-Za-z0-9-]+; ?\S.*")
+_ARN = re.compile(r"arn:[a-z-]+:ses:[a-z0-9-]+:[0-9]{12}:identity/[!-~]+")
 _EXTENSION_NAME = re.compile(r"[A-Za-z0-9-]{1,50}")
-_EXTENSION_VALUE_LIMIT = 2048
+EXTENSION_VALUE_LIMIT = 2048
+# RFC 3464 §2.2 and §2.3: a second one of these would contradict the first.
+_STANDARD_FIELDS = frozenset(
+    {
+        "original-envelope-id", "reporting-mta", "dsn-gateway", "received-from-mta",
+        "arrival-date", "original-recipient", "final-recipient", "action", "status",
+        "remote-mta", "diagnostic-code", "last-attempt-date", "final-log-id", "will-retry-until",
+    }
+)  # fmt: skip
 
 
 def check_status(status: str, action: DsnAction = DsnAction.FAILED) -> None:
@@ -94,12 +103,22 @@ def check_typed(field: str, value: str) -> None:
 def check_extension(name: str, value: str) -> None:
     if not _EXTENSION_NAME.fullmatch(name):
         raise BounceError(f"extension field name {name!r}: use 1 to 50 letters, digits and hyphens")
-    if len(value) > _EXTENSION_VALUE_LIMIT:
+    if name.lower() in _STANDARD_FIELDS:
+        raise BounceError(f"extension field name {name!r} is a DSN's own: choose another, as X-…")
+    if len(value) > EXTENSION_VALUE_LIMIT:
         raise BounceError(
             f"extension field {name!r}: its value has {len(value)} characters, "
-            f"at most {_EXTENSION_VALUE_LIMIT} are allowed"
+            f"at most {EXTENSION_VALUE_LIMIT} are allowed"
         )
     _check_line(f"extension field {name!r}", value)
+
+
+def check_arn(field: str, value: str) -> None:
+    if not _ARN.fullmatch(value):
+        raise BounceError(
+            f"{field} {value!r} is no identity's ARN: write it as in "
+            "arn:aws:ses:us-east-1:123456789012:identity/example.com"
+        )
 
 
 def _check_line(field: str, value: str) -> None:
@@ -137,7 +156,7 @@ class RecipientDsnFields(msgspec.Struct, frozen=True, kw_only=True, omit_default
             )
         if self.final_recipient is not None:
             _check_line("final_recipient", self.final_recipient)
-            if ";" in self.final_recipient:
+            if _TYPED.match(self.final_recipient):
                 raise BounceError("final_recipient is the bare address, without 'rfc822;'")
         if self.remote_mta is not None:
             check_typed("remote_mta", self.remote_mta)
@@ -179,6 +198,8 @@ class BouncedRecipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         if (self.bounce_type is None) == (self.dsn_fields is None):
             raise BounceError("give exactly one of bounce_type and recipient_dsn_fields")
         _check_line("recipient", self.recipient)
+        if self.recipient_arn is not None:
+            check_arn("recipient_arn", self.recipient_arn)
         if self.dsn_fields is not None:
             self.dsn_fields.check()
 
@@ -230,6 +251,16 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kept = tuple(each for each in self.recipients if each.recipient in recipients)
         return msgspec.structs.replace(self, recipients=kept)
 
+    def faults(self) -> dict[str, str]:
+        """The recipients that SES would refuse, with the reason: one must not cost the others'."""
+        found = {}
+        for each in self.recipients:
+            try:
+                each.check()
+            except BounceError as error:
+                found[each.recipient] = str(error)
+        return found
+
     @property
     def explanation(self) -> str:
         """SendBounce has one text a call: the recipients' own, each once, as far as they fit."""
@@ -250,6 +281,8 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if not self.recipients:
             raise BounceError("a bounce needs at least one recipient")
         _check_line("bounce_sender", self.bounce_sender)
+        if self.bounce_sender_arn is not None:
+            check_arn("bounce_sender_arn", self.bounce_sender_arn)
         _check_line("explanation", self.explanation)
         if self.message_dsn is not None:
             self.message_dsn.check()

@@ -53,6 +53,8 @@ DMARC_POLICIES = ("none", "quarantine", "reject")
 def parse_size(value: int | str) -> int:
     """Bytes: `1500`, `"25 MB"` (decimal units) or `"24 MiB"` (binary ones)."""
     if isinstance(value, int):
+        if value < 0:
+            raise PolicyError(f"{value} is not a size: it is below 0")
         return value
     found = _SIZE.fullmatch(value)
     if found is None or found[2].lower() not in _UNITS:
@@ -178,7 +180,7 @@ def address_pattern(pattern: str) -> Callable[[str], bool]:
             "@.domain for its subdomains, or a glob such as sales-*@domain"
         )
     if "*" in pattern or "?" in pattern:
-        regex = re.compile(fnmatch.translate(f"{local.lower() or '*'}@{domain.lower()}"))
+        regex = _glob(f"{local.lower() or '*'}@{_glob_domain(domain)}")
         return lambda address: regex.match(address) is not None
     if domain.startswith("."):
         suffix = "." + normalise_domain(domain[1:])
@@ -190,6 +192,22 @@ def address_pattern(pattern: str) -> Callable[[str], bool]:
         return lambda address: address.endswith(ending)
     exact = normalise(pattern)
     return lambda address: address == exact
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """`*` and `?` are the only wildcards; fnmatch's `[…]` would make a class of `[SPAM]`."""
+    return re.compile(fnmatch.translate(pattern.replace("[", "[[]")), re.IGNORECASE)
+
+
+def _glob_domain(domain: str) -> str:
+    labels = domain.lower().rstrip(".").split(".")
+    for label in labels:
+        if not label.isascii() and set("*?") & set(label):
+            raise PolicyError(
+                f"{label!r} in {domain!r}: a label with * or ? is compared in its ASCII form "
+                "(xn--…): write it so, or without the wildcard"
+            )
+    return ".".join(normalise_domain(label) for label in labels)
 
 
 def _any_address(patterns: Any, what: str) -> Callable[[str], bool]:
@@ -274,10 +292,7 @@ def _header(value: dict[str, bool | Strings]) -> MailTest:
 def _one_header(name: str, wanted: bool | Strings) -> MailTest:
     if isinstance(wanted, bool):
         return lambda mail: bool(mail.header(name)) is wanted
-    regexes = [
-        re.compile(fnmatch.translate(each), re.IGNORECASE)
-        for each in listed(wanted, f"header.{name}")
-    ]
+    regexes = [_glob(each) for each in listed(wanted, f"header.{name}")]
     return lambda mail: any(
         regex.match(value.strip()) for value in mail.header(name) for regex in regexes
     )

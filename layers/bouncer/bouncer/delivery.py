@@ -12,12 +12,21 @@ safe to repeat under the key (message id, recipient): see ledger.py.
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
+from typing import NamedTuple
 
 import msgspec
 
 from bouncer.bounce import Bounce, BouncedRecipient
 from bouncer.guards import OtherReason
-from bouncer.ledger import Claims, Entry, Ledger, LedgerUnavailableError, State
+from bouncer.ledger import (
+    ANSWER_LOST,
+    UNANSWERED,
+    Claims,
+    Entry,
+    Ledger,
+    LedgerUnavailableError,
+    State,
+)
 from bouncer.limiter import Busy, Limiter, NoSlotError, SlotExpiredError, Window
 from bouncer.overflow import Overflow
 from bouncer.sender import RefusedError, Sender, ThrottledError, TryAgainError
@@ -29,6 +38,11 @@ _LEAD_SECONDS = 0.25
 # A lease outlives its holder by this, so that clocks need not agree to the second.
 _LEASE_GRACE = timedelta(seconds=2)
 _INLINE_TRIES = 3
+# A worker without a slot waits so long before it asks again; to hand its batch back at once
+# would only fetch the next one, and wear every message's number of receives out.
+_PATIENCE_SECONDS = 5.0
+# A message that is queued while its claim is held is not seen before the ledger says so.
+_LEDGER_FIRST = timedelta(seconds=2)
 
 
 class Event(StrEnum):
@@ -74,7 +88,18 @@ class _Retry(StrEnum):
     NEW_SLOT = auto()
     """Nothing was sent, and the window is of no use any more."""
     LATER = auto()
-    """A passing failure of SES."""
+    """A passing failure of SES: nothing was sent."""
+    ANSWER_LOST = auto()
+    """SES may have sent the bounce; it is tried once more, and no oftener."""
+
+
+class _Held(NamedTuple):
+    """A queued bounce that this worker has claimed."""
+
+    bounce: Bounce
+    owner: str
+    doubtful: bool
+    """A call was made for it whose answer never came."""
 
 
 class Delivery:
@@ -127,33 +152,55 @@ class Delivery:
             if each.recipient in elsewhere
         ]
         mine = bounce.only(set(claims.mine))
-        return fates + (self._send_now(mine, owner, until) if mine.recipients else [])
+        if mine.recipients:
+            fates += self._send_now(mine, owner, until, doubtful=bool(claims.doubtful))
+        return fates
 
     def suppress(self, bounce: Bounce, reason: str) -> list[Fate]:
         """Note in the ledger that a bounce is not sent, on purpose."""
         expired = reason == OtherReason.WINDOW_CLOSED
         return self._settle(bounce, State.EXPIRED if expired else State.SUPPRESSED, reason)
 
-    def _send_now(self, bounce: Bounce, owner: str, until: datetime) -> list[Fate]:
+    def reject(self, bounce: Bounce, faults: Mapping[str, str]) -> list[Fate]:
+        """Note in the ledger which recipients SES would refuse, so that it was not asked.
+
+        Args:
+            faults: recipient to what is wrong.
+        """
+        return [
+            fate
+            for recipient, fault in faults.items()
+            for fate in self._settle(
+                bounce.only({recipient}), State.REJECTED, None, detail=f"InvalidBounce: {fault}"
+            )
+        ]
+
+    def _send_now(
+        self, bounce: Bounce, owner: str, until: datetime, *, doubtful: bool
+    ) -> list[Fate]:
         # On a quiet day the slot is now, and opening a connection takes longer than it waits.
-        self._sender.warm()
+        if not self._warm():
+            return self._queue(bounce, owner, doubtful=doubtful)
         for _ in range(_INLINE_TRIES):
             window = self._reserve(1, min(self._terms.wait_budget, self._left(until)))
-            if window is None:
+            if not isinstance(window, Window):
                 break
-            fates = self._call(bounce, window, owner)
+            fates = self._call(bounce, window, owner, doubtful=doubtful)
             if not isinstance(fates, _Retry):
                 return fates
-        return self._queue(bounce, owner)
+            doubtful = doubtful or fates is _Retry.ANSWER_LOST
+        return self._queue(bounce, owner, doubtful=doubtful)
 
-    def _queue(self, bounce: Bounce, owner: str | None = None) -> list[Fate]:
+    def _queue(
+        self, bounce: Bounce, owner: str | None = None, *, doubtful: bool = False
+    ) -> list[Fate]:
         ahead = timedelta(seconds=self._limiter.pace.drain(self._overflow.waiting()))
         if self._clock() + ahead >= bounce.deadline(self._terms.window_margin):
             return self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
         # First the queue, then the ledger: a crash between them costs a message that the
         # worker finds settled; the other way round it would cost the bounce.
-        self._overflow.put(bounce)
-        return self._settle(bounce, State.DEFERRED, None, owner)
+        self._overflow.put(bounce, delay=_LEDGER_FIRST if owner else timedelta(0))
+        return self._defer(bounce, owner, doubtful=doubtful)
 
     # --- the queue's worker ------------------------------------------------------------------
 
@@ -168,15 +215,13 @@ class Delivery:
         Returns:
             The fates, and the ids to hand back to the queue for another try.
         """
-        fates: list[Fate] = []
         again: set[str] = set()
-        ready: dict[str, Bounce] = {}
+        ready: dict[str, _Held] = {}
         for key, bounce in sorted(batch.items(), key=lambda each: each[1].received_at):
-            if self._too_late(bounce):
-                fates += self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED)
-                continue
+            # Each message claims for itself: two of one mail are not both the holder.
+            holder = f"{owner}#{key}"
             try:
-                claims = self._claim(bounce, owner, until)
+                claims = self._claim(bounce, holder, until)
             except LedgerUnavailableError:
                 self._count(Event.LEDGER_LAGS)
                 again.add(key)
@@ -184,8 +229,10 @@ class Delivery:
             if claims.in_flight:
                 again.add(key)
             if claims.mine:
-                ready[key] = bounce.only(set(claims.mine))
-        sent, unsent = self._send_in_windows(ready, owner, until)
+                mine = bounce.only(set(claims.mine))
+                ready[key] = _Held(mine, holder, bool(claims.doubtful))
+        fates = self._give_up_late(ready)
+        sent, unsent = self._send_in_windows(ready, until)
         return fates + sent, again | unsent
 
     def dead_letter(self, bounce: Bounce) -> list[Fate]:
@@ -193,40 +240,58 @@ class Delivery:
         return self._settle(bounce, State.DEAD_LETTERED, None)
 
     def _send_in_windows(
-        self, ready: dict[str, Bounce], owner: str, until: datetime
+        self, ready: dict[str, "_Held"], until: datetime
     ) -> tuple[list[Fate], set[str]]:
         fates: list[Fate] = []
-        failed: dict[str, Bounce] = {}
+        failed: dict[str, _Held] = {}
         window: Window | None = None
         while ready and (left := self._left(until)) > 0:
             if window is None or window.used_up:
                 window = self._window_for(len(ready), left)
             if window is None:
-                break
-            key, bounce = next(iter(ready.items()))
-            if self._too_late(bounce):
-                outcome: list[Fate] | _Retry = self._settle(
-                    bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner
-                )
-            else:
-                outcome = self._call(bounce, window, owner)
+                self._limiter.pause(min(_PATIENCE_SECONDS, left))
+                fates += self._give_up_late(ready)
+                continue
+            key, held = next(iter(ready.items()))
+            outcome = self._call(held.bounce, window, held.owner, doubtful=held.doubtful)
             if outcome is _Retry.NEW_SLOT:
                 window = None
                 continue
             del ready[key]
-            if outcome is _Retry.LATER:
-                failed[key] = bounce
+            if isinstance(outcome, _Retry):
+                lost = held.doubtful or outcome is _Retry.ANSWER_LOST
+                failed[key] = held._replace(doubtful=lost)
             else:
                 fates += outcome
+            fates += self._give_up_late(ready)
         handed_back = ready | failed
-        for bounce in handed_back.values():
-            self._settle(bounce, State.DEFERRED, None, owner)
+        for held in handed_back.values():
+            self._defer(held.bounce, held.owner, doubtful=held.doubtful)
         return fates, set(handed_back)
 
+    def _give_up_late(self, ready: dict[str, "_Held"]) -> list[Fate]:
+        """Take out what cannot make the window any more."""
+        fates: list[Fate] = []
+        for key, held in [*ready.items()]:
+            if self._clock() >= held.bounce.deadline(self._terms.window_margin):
+                fates += self._settle(
+                    held.bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, held.owner
+                )
+                del ready[key]
+        return fates
+
     def _window_for(self, bounces: int, left: float) -> Window | None:
-        """One window for as many as fit into the time left, wherever in it the window begins."""
-        calls = min(bounces, self._limiter.pace.calls_within(left))
-        return self._reserve(calls, left - self._limiter.pace.span(calls)) if calls else None
+        """One window for as many as fit into the time left, from where it is free."""
+        pace, ahead = self._limiter.pace, 0.0
+        for _ in range(2):
+            calls = min(bounces, pace.calls_within(left - ahead))
+            if not calls:
+                return None
+            answer = self._reserve(calls, left - pace.latest_start(calls))
+            if not isinstance(answer, Busy):
+                return answer
+            ahead = answer.next_slot - self._clock().timestamp()
+        return None
 
     # --- shared ------------------------------------------------------------------------------
 
@@ -239,19 +304,29 @@ class Delivery:
             self._count(Event.REPEAT_PREVENTED)
         return claims
 
-    def _reserve(self, calls: int, max_wait: float) -> Window | None:
+    def _reserve(self, calls: int, max_wait: float) -> Window | Busy | None:
         if max_wait < 0:
             return None
         try:
-            answer = self._limiter.reserve(calls, max_wait)
+            return self._limiter.reserve(calls, max_wait)
         except NoSlotError:
             self._count(Event.NO_SLOT)
             return None
-        return None if isinstance(answer, Busy) else answer
 
-    def _call(self, bounce: Bounce, window: Window, owner: str) -> list[Fate] | _Retry:
+    def _warm(self) -> bool:
+        try:
+            self._sender.warm()
+        except TryAgainError:
+            self._count(Event.TRY_AGAIN)
+            return False
+        return True
+
+    def _call(
+        self, bounce: Bounce, window: Window, owner: str, *, doubtful: bool
+    ) -> list[Fate] | _Retry:
         window.wait(lead=_LEAD_SECONDS)
-        self._sender.warm()
+        if not self._warm():
+            return _Retry.LATER
         try:
             bounce_id = self._sender.send(bounce, window.turn)
         except SlotExpiredError:
@@ -263,9 +338,16 @@ class Delivery:
             self._penalise()
             return _Retry.NEW_SLOT
         except TryAgainError as error:
-            # After a lost answer the next try may be a second bounce; better that than none.
             self._count(Event.ANSWER_LOST if error.answer_lost else Event.TRY_AGAIN)
-            return _Retry.LATER
+            if not error.answer_lost:
+                return _Retry.LATER
+            if not doubtful:
+                # The next try may be a second bounce; better that than none.
+                return _Retry.ANSWER_LOST
+            detail = (
+                f"{UNANSWERED}: SES took two calls and answered neither; one may have been sent"
+            )
+            return self._settle(bounce, State.REJECTED, None, owner, detail=detail)
         except RefusedError as error:
             return self._settle(
                 bounce, State.REJECTED, None, owner, detail=f"{error.code}: {error}"
@@ -307,13 +389,22 @@ class Delivery:
             for fate in fates
         ]
         try:
-            self._ledger.settle(entries, owner=owner)
+            standing = self._ledger.settle(entries, owner=owner)
         except LedgerUnavailableError:
             self._count(Event.LEDGER_LAGS)
-        return fates
+            return fates
+        if owner is not None:
+            return fates  # what its holder did has happened, whatever the ledger says
+        return [
+            msgspec.structs.replace(fate, state=standing[fate.recipient], repeated=True)
+            if fate.recipient in standing
+            else fate
+            for fate in fates
+        ]
 
-    def _too_late(self, bounce: Bounce) -> bool:
-        return self._clock() >= bounce.deadline(self._terms.window_margin)
+    def _defer(self, bounce: Bounce, owner: str | None, *, doubtful: bool) -> list[Fate]:
+        detail = ANSWER_LOST if doubtful else ""
+        return self._settle(bounce, State.DEFERRED, None, owner, detail=detail)
 
     def _left(self, until: datetime) -> float:
         """Seconds in which a call may still start and be answered before `until`."""

@@ -5,13 +5,14 @@ asked in this order, the cheapest and surest first, and before anything is spent
 docs/guards.md explains each, with what happens when it is switched off.
 """
 
+import re
 from collections.abc import Callable, Collection
 from email.utils import getaddresses
 from enum import StrEnum
 
 import msgspec
 
-from bouncer.address import domain_of, is_deliverable, normalise, split
+from bouncer.address import domain_of, is_deliverable, normalise, normalise_domain, split
 from bouncer.message import InboundMessage
 
 MARKER = "X-Ses-Bouncer"
@@ -59,7 +60,8 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     """What the guards look at."""
 
     mail: InboundMessage
-    bounce_sender: str
+    bounce_senders: frozenset[str]
+    """Every address that bounces of this deployment come from."""
     own_domains: frozenset[str] = frozenset()
     """Normalised domains that are ours beside those of the recipients and the bounce sender."""
     max_received: int = DEFAULT_MAX_RECEIVED
@@ -90,17 +92,17 @@ def _report(at: Circumstances) -> bool:
 
 def _role_sender(at: Circumstances) -> bool:
     local = split(normalise(at.reverse_path))[0]
+    base = local.partition("+")[0]
     return (
-        local in _ROLES
-        or local.startswith("owner-")
-        or local.endswith(("-request", "-owner"))
+        re.sub("[._-]", "", base) in _ROLES
+        or base.startswith("owner-")
+        or base.endswith(("-request", "-owner"))
         or "-bounces" in local
     )
 
 
-_ROLES = frozenset(
-    {"mailer-daemon", "postmaster", "noreply", "no-reply", "no_reply", "donotreply", "do-not-reply"}
-)
+# Without the separators, which everyone writes otherwise: no-reply, no_reply, no.reply.
+_ROLES = frozenset({"mailerdaemon", "postmaster", "noreply", "donotreply"})
 
 
 def _list_mail(at: Circumstances) -> bool:
@@ -119,13 +121,13 @@ def _response_suppressed(at: Circumstances) -> bool:
 
 
 def _own_address(at: Circumstances) -> bool:
-    ours = {normalise(each) for each in (at.bounce_sender, *at.mail.recipients)}
+    ours = {normalise(each) for each in (*at.bounce_senders, *at.mail.recipients)}
     return normalise(at.reverse_path) in ours
 
 
 def _own_domain(at: Circumstances) -> bool:
     recipients = {domain_of(each) for each in at.mail.recipients}
-    ours = at.own_domains | recipients | {domain_of(at.bounce_sender)}
+    ours = at.own_domains | recipients | {domain_of(each) for each in at.bounce_senders}
     return domain_of(at.reverse_path) in ours
 
 
@@ -139,11 +141,26 @@ def _unproven_sender(at: Circumstances) -> bool:
     # for the From header, so they prove the reverse-path only where its domain is the same.
     if verdicts.spf == "PASS":
         return False
-    if "PASS" not in (verdicts.dkim, verdicts.dmarc):
-        return True
+    domain = domain_of(at.reverse_path)
     authors = getaddresses(at.mail.header("From"), strict=True)
-    domains = {domain_of(address) for _, address in authors}
-    return domains != {domain_of(at.reverse_path)}
+    if {domain_of(address) for _, address in authors} != {domain}:
+        return True
+    if verdicts.dmarc == "PASS":
+        return False
+    # DKIM's PASS does not say whose signature it was: no stranger's may be among them.
+    signers = map(_signer, at.mail.header("DKIM-Signature"))
+    return verdicts.dkim != "PASS" or not all(_within(domain, each) for each in signers)
+
+
+def _signer(signature: str) -> str:
+    """The `d=` of a DKIM-Signature (RFC 6376 §3.5)."""
+    tags = (tag.partition("=") for tag in signature.split(";"))
+    return next((value.strip() for name, _, value in tags if name.strip() == "d"), "")
+
+
+def _within(domain: str, parent: str) -> bool:
+    parent = normalise_domain(parent)
+    return domain == parent or (bool(parent) and domain.endswith(f".{parent}"))
 
 
 def _first_token(value: str) -> str:

@@ -2,10 +2,11 @@
 
 The ledger is what makes a bounce happen once, whatever is delivered or retried twice. A
 recipient is claimed before a slot is spent; a claim is a lease, so that a crash before the
-call lets a retry take over, and a settled state is final.
+call lets a retry take over, and what was sent, suppressed or expired stays so.
 
     (none) ──claim──► claimed ──► sent        the bounce's MessageId is kept
-      │                 │   ├───► rejected    SES refused it for good
+      │                 │   ├───► rejected    SES refused it for good; whoever mends the
+      │                 │   │                 cause may claim it again
       │                 │   └───► expired     the window closed
       │                 └──► deferred ──claim──► claimed ...   by the queue's worker
       │                        └──► dead-lettered ──claim──► claimed ...   after a redrive
@@ -30,7 +31,14 @@ class State(StrEnum):
     REJECTED = "rejected"
 
 
-SETTLED = frozenset({State.SENT, State.SUPPRESSED, State.EXPIRED, State.REJECTED})
+SETTLED = frozenset({State.SENT, State.SUPPRESSED, State.EXPIRED})
+"""Nobody can claim it any more."""
+
+ANSWER_LOST = "answer lost"
+"""The `detail` of what waits after a call whose answer never came."""
+
+UNANSWERED = "AnswerLost"
+"""How the `detail` begins of what was rejected after two such calls: that is final, too."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +62,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     mine: frozenset[str]
     settled: Mapping[str, State]
     """Already at an end: nothing is left to do."""
+    doubtful: frozenset[str] = frozenset()
+    """Those of `mine` for which a call was made before whose answer never came."""
     in_flight: Mapping[str, datetime]
     """Held by someone else until then; he may have crashed, so someone has to look again."""
 
@@ -77,11 +87,15 @@ class Ledger(Protocol):
         """
         ...
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> Mapping[str, State]:
         """Write an end, or `deferred`.
 
         Args:
-            owner: who holds the claims; None for recipients that nobody claimed.
+            owner: who holds the claims; None for recipients that nobody claimed. What another
+                delivery of the mail has begun or put into the queue is left alone then.
+
+        Returns:
+            What stands instead, for each recipient that was left alone.
 
         Raises:
             LedgerUnavailableError: not all was written.

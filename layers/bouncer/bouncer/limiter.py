@@ -64,9 +64,13 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         """How long a queue of so many calls takes, in windows that are not always full."""
         return calls * self.span(_HALF_A_BATCH) / _HALF_A_BATCH
 
+    def latest_start(self, calls: int) -> float:
+        """How long after its window's start the last of so many calls may start."""
+        return (calls - 1) * self.step + self.lateness
+
     def calls_within(self, seconds: float) -> int:
-        """The largest window that ends within so many seconds."""
-        return max(0, math.floor((seconds - self.guard) / self.step))
+        """The largest window whose last call starts within so many seconds."""
+        return max(0, math.floor((seconds - self.lateness) / self.step) + 1)
 
 
 class Reserved(msgspec.Struct, frozen=True):
@@ -145,7 +149,7 @@ class Window:
     @property
     def _last_start(self) -> float:
         """No call may start after this: the next holder's first one could follow at once."""
-        return self.start + (self.calls - 1) * self._pace.step + self._pace.lateness
+        return self.start + self._pace.latest_start(self.calls)
 
     def wait(self, lead: float = 0.0) -> None:
         """Sleep until `lead` seconds before the next turn: time to get ready for it."""
@@ -226,6 +230,10 @@ class Limiter:
             monotonic=self._monotonic,
             sleep=self._sleep,
         )
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass before asking again."""
+        self._sleep(seconds)
 
     def penalise(self, seconds: float) -> None:
         """The receiver throttled: nobody gets a slot for so long."""

@@ -4,16 +4,18 @@ How an address is found: itself, then without its tag, then the domain's catch-a
 The item format is documented in docs/mailboxes.md, so that any system can write it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
-from bouncer.address import normalise, split
+from bouncer.address import is_deliverable, is_domain, normalise, split
 
 Separator = Literal["+", "-", ""]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 DEFAULT_SEPARATOR: Separator = "+"
 _SEPARATORS: tuple[Separator, ...] = ("+", "-")
@@ -42,13 +44,13 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Status = Status.ACTIVE
     status_until: datetime | None = None
     """A status other than active ends here; None: it stays."""
-    quota_bytes: int | None = None
+    quota_bytes: NotNegative | None = None
     used_bytes: int = 0
-    quota_messages_per_day: int | None = None
+    quota_messages_per_day: NotNegative | None = None
     messages_day: str = ""
     """The UTC day (YYYY-MM-DD) that `messages_today` counts."""
     messages_today: int = 0
-    size_limit_bytes: int | None = None
+    size_limit_bytes: NotNegative | None = None
     alias_for: str | None = None
     """The address whose mailbox takes the mail; one step, an alias of an alias is not followed."""
     moved_to: str | None = None
@@ -67,7 +69,8 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def over_daily_quota(self, now: datetime) -> bool:
         if self.quota_messages_per_day is None:
             return False
-        today = self.messages_day == utc_day(now)
+        # Another mail may have seen midnight first: what it counted is of this day or later.
+        today = self.messages_day >= utc_day(now)
         return (self.messages_today if today else 0) >= self.quota_messages_per_day
 
     def full(self) -> bool:
@@ -159,6 +162,44 @@ def follow_alias(mailbox: Mailbox | None, entries: Mapping[str, Mailbox]) -> Mai
     return resolve(mailbox.alias_for, entries) or mailbox
 
 
+class EntryError(ValueError):
+    """An entry that nobody can mean; the text says what and how to mend it."""
+
+
+def check_entry(mailbox: Mailbox) -> None:
+    """Refuse an entry that no mail would ever find, or that leads nowhere.
+
+    Raises:
+        EntryError: one of its addresses is none.
+    """
+    local, domain = split(mailbox.address)
+    if not (is_deliverable(normalise(mailbox.address)) if local and domain else is_domain(domain)):
+        raise EntryError(f"address {mailbox.address!r}: write user@domain, or @domain")
+    for field in ("alias_for", "moved_to"):
+        target = getattr(mailbox, field)
+        if target is None:
+            continue
+        if not is_deliverable(normalise(target)):
+            raise EntryError(f"{field} {target!r}: write user@domain")
+        if normalise(target) == normalise(mailbox.address):
+            raise EntryError(f"{field} {target!r} is the address itself")
+
+
+def from_fields(fields: Mapping[str, Any]) -> Mailbox:
+    """A mailbox from its fields by name, as a file or a table has them.
+
+    Raises:
+        msgspec.ValidationError: a value has the wrong type; the text names the field.
+    """
+    until = fields.get("status_until")
+    if isinstance(until, str) and _DATE.fullmatch(until):
+        fields = {**fields, "status_until": f"{until}T00:00:00Z"}
+    return msgspec.convert(fields, Mailbox, strict=False)
+
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 def from_item(item: Mapping[str, Any], names: Mapping[str, str]) -> Mailbox:
     """A DynamoDB item as a mailbox.
 
@@ -174,4 +215,4 @@ def from_item(item: Mapping[str, Any], names: Mapping[str, str]) -> Mailbox:
         for field in Mailbox.__struct_fields__
         if item.get(names.get(field, field)) is not None
     }
-    return msgspec.convert(fields, Mailbox, strict=False)
+    return from_fields(fields)

@@ -30,12 +30,17 @@ class _Verdict(msgspec.Struct, frozen=True):
     status: str = ""
 
 
+class _CommonHeaders(msgspec.Struct, frozen=True, rename="camel"):
+    return_path: str | None = None
+
+
 class _Mail(msgspec.Struct, frozen=True, rename="camel"):
     message_id: str
     timestamp: datetime
     source: str | None = None
     headers: tuple[Header, ...] = ()
     headers_truncated: bool = False
+    common_headers: _CommonHeaders = _CommonHeaders()
 
 
 class _Action(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,6 +94,8 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Envelope MAIL FROM as the event has it; see `reverse_path`."""
     recipients: tuple[str, ...]
+    return_path: str | None = None
+    """`commonHeaders.returnPath`, as the event has it."""
     headers: tuple[Header, ...] = ()
     headers_truncated: bool = False
     verdicts: Verdicts = Verdicts()
@@ -105,14 +112,20 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
         """Where a bounce would go, or None for the null reverse-path (RFC 5321 §4.5.5).
 
         SES does not document what `mail.source` holds for `MAIL FROM:<>`, so every
-        plausible spelling counts, and so does a `Return-Path: <>` header.
+        plausible spelling counts, in `commonHeaders.returnPath` and a `Return-Path` header too.
         """
-        source = self.source.strip()
-        if source.startswith("<") and source.endswith(">"):
-            source = source[1:-1].strip()
-        if not source or any(value.strip() == "<>" for value in self.header("Return-Path")):
+        source = _bare(self.source)
+        told = (self.return_path, *self.header("Return-Path"))
+        if not source or any(value is not None and not _bare(value) for value in told):
             return None
         return source
+
+
+def _bare(path: str) -> str:
+    path = path.strip()
+    if path.startswith("<") and path.endswith(">"):
+        path = path[1:-1].strip()
+    return path
 
 
 def parse_event(event: Any) -> list[InboundMessage]:
@@ -133,12 +146,11 @@ def parse_event(event: Any) -> list[InboundMessage]:
 def _message(mail: _Mail, receipt: _Receipt) -> InboundMessage:
     if not mail.message_id:
         raise MalformedEventError("not an SES receipt event: `mail.messageId` is empty")
-    stamp = mail.timestamp
-    received_at = stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
     return InboundMessage(
         message_id=mail.message_id,
-        received_at=received_at,
+        received_at=_in_utc(mail.timestamp),
         source=mail.source or "",
+        return_path=mail.common_headers.return_path,
         recipients=tuple(dict.fromkeys(receipt.recipients)),
         headers=mail.headers,
         headers_truncated=mail.headers_truncated,
@@ -152,3 +164,9 @@ def _message(mail: _Mail, receipt: _Receipt) -> InboundMessage:
         dmarc_policy=receipt.dmarc_policy or "",
         invocation_type=receipt.action.invocation_type,
     )
+
+
+def _in_utc(stamp: datetime) -> datetime:
+    if not 2000 <= stamp.year < 9000:  # at the ends of the calendar, adding a day overflows
+        raise MalformedEventError(f"not an SES receipt event: `mail.timestamp` is {stamp}")
+    return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)

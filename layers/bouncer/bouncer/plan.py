@@ -2,7 +2,7 @@
 to the mail. Pure, so that the function, `bouncer explain` and the tests share one path.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -45,12 +45,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     decisions: tuple[Decision, ...]
     bounce: Bounce | None
     """What its sender is to be told; None when nobody's bounce was decided."""
+    faults: Mapping[str, str] = {}
+    """Recipients that SES would refuse to have in the bounce, and why."""
     suppressed: GuardName | OtherReason | None
     """Why the sender is not told, or None."""
 
     @property
     def to_send(self) -> Bounce | None:
-        return self.bounce if self.suppressed is None else None
+        if self.bounce is None or self.suppressed is not None:
+            return None
+        sendable = self.bounce.only(
+            {each.recipient for each in self.bounce.recipients} - {*self.faults}
+        )
+        return sendable if sendable.recipients else None
 
     @property
     def disposition(self) -> Disposition:
@@ -81,7 +88,13 @@ def make_plan(
             for each in decisions
         )
         suppressed = suppressed or (OtherReason.OBSERVE_MODE if bounce else None)
-    return Plan(mail=mail, decisions=decisions, bounce=bounce, suppressed=suppressed)
+    return Plan(
+        mail=mail,
+        decisions=decisions,
+        bounce=bounce,
+        faults=bounce.faults() if bounce else {},
+        suppressed=suppressed,
+    )
 
 
 def _suppressed(
@@ -93,7 +106,7 @@ def _suppressed(
     return objection(
         Circumstances(
             mail=mail,
-            bounce_sender=bounce.bounce_sender,
+            bounce_senders=policy.bounce_senders | {bounce.bounce_sender, identity.bounce_sender},
             own_domains=frozenset(map(normalise_domain, guards.own_domains)),
             max_received=guards.max_received,
         ),

@@ -7,6 +7,7 @@ decision of the first rule whose conditions all hold. Pure: nothing here knows A
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -125,14 +126,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     by_domain: dict[str, tuple[Rule, ...]]
     mailboxes: tuple[Mailbox, ...] | None
     """The static list, or None when the directory is a table."""
+    bounce_senders: frozenset[str]
+    """Every sender that a rule names; the deployment must be allowed to use each."""
 
     def rules_for(self, recipient: str) -> tuple[Rule, ...]:
         return self.by_domain.get(domain_of(recipient), self.shared)
-
-    def bounce_senders(self) -> set[str]:
-        """Every sender that a rule names; the deployment must be allowed to use each."""
-        rules = [*self.shared, *(rule for rules in self.by_domain.values() for rule in rules)]
-        return {rule.envelope.bounce_sender for rule in rules if rule.envelope.bounce_sender}
 
 
 # --- Deciding --------------------------------------------------------------------------------
@@ -225,6 +223,20 @@ def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
 # --- Loading ---------------------------------------------------------------------------------
 
 
+def load_file(path: Path) -> Policy:
+    """Read and check a policy file.
+
+    Raises:
+        PolicyError: see `load`.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path} is not UTF-8: save it as UTF-8") from error
+    return load(text, str(path))
+
+
 def load(text: str, origin: str = "policy.toml") -> Policy:
     """Read and check a policy.
 
@@ -236,20 +248,27 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         PolicyError: every mistake that was found, each with its place and how to mend it.
     """
     file, raw = read(text, origin)
-    problems = [*check.guards_problems(file.guards)]
+    problems = [*check.guards_problems(file.guards), *check.domains_problems(file.domains)]
     shared = _rules(file.rules, file.send_bounce, "rules", problems)
     by_domain = {}
     for domain, section in file.domains.items():
         place = f'domains."{domain}".rules'
         unknown = section.rules.keys() - {rule.name for rule in file.rules}
         problems.extend(f'{place}."{name}": no shared rule has this name' for name in unknown)
-        rules = _overridden(raw["rules"], raw["domains"][domain].get("rules", {}))
+        overridden = _overridden(raw["rules"], raw["domains"][domain].get("rules", {}))
         send_bounce = _layered(file.send_bounce, section.send_bounce)
-        by_domain[normalise_domain(domain)] = _rules(rules, send_bounce, place, problems)
+        by_domain[normalise_domain(domain)] = _rules(overridden, send_bounce, place, problems)
     mailboxes = _static_mailboxes(file.mailboxes, problems)
     if problems:
         raise PolicyError("\n".join(f"{origin}: {each}" for each in dict.fromkeys(problems)))
-    return Policy(file=file, shared=shared, by_domain=by_domain, mailboxes=mailboxes)
+    rules = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
+    return Policy(
+        file=file,
+        shared=shared,
+        by_domain=by_domain,
+        mailboxes=mailboxes,
+        bounce_senders=frozenset(filter(None, (rule.envelope.bounce_sender for rule in rules))),
+    )
 
 
 def _rules(

@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from bouncer.address import is_deliverable
+from bouncer.address import is_deliverable, is_domain, normalise_domain, split
 from bouncer.bounce import (
     EXPLANATION_LIMIT,
     BounceError,
     BounceType,
+    DsnAction,
+    check_arn,
     check_extension,
     check_typed,
 )
-from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
+from bouncer.guards import MARKER, NOT_CONFIGURABLE, GuardName, OtherReason
 from bouncer.policy_file import (
     Action,
     GuardsSection,
@@ -21,7 +23,7 @@ from bouncer.policy_file import (
     RuleSection,
     SendBounceSection,
 )
-from bouncer.text import TextError, check_template
+from bouncer.text import VARIABLES, TextError, check_template
 
 _RESERVED = frozenset([*GuardName, *OtherReason])
 
@@ -59,6 +61,11 @@ def _rule_problems(rule: RuleSection) -> Iterator[str]:
             yield f"explanation has over {EXPLANATION_LIMIT} characters: shorten it"
         if rule.recipient_dsn_fields is not None:
             yield from _dsn_problems(rule.recipient_dsn_fields)
+            told = rule.recipient_dsn_fields.action
+            if told not in (DsnAction.FAILED, DsnAction.DELAYED) and not rule.keep:
+                yield f"a DSN that says {told.value!r} is for mail that does not stop: keep = true"
+        if rule.recipient_arn is not None:
+            yield from _arn_problems("recipient_arn", rule.recipient_arn)
         yield from _send_bounce_problems(rule.send_bounce)
         return
     for name in ("bounce_type", "recipient_dsn_fields", "recipient_arn", "explanation"):
@@ -98,25 +105,58 @@ def _dsn_problems(fields: RecipientDsnSection) -> Iterator[str]:
     if problems:
         return  # they cannot be filled
     try:
+        for name, text in fields.extension_fields.items():
+            check_extension(name, text)
         fields.filled({}, datetime.now(UTC)).check()
     except BounceError as error:
         yield f"recipient_dsn_fields: {error}"
 
 
+def _arn_problems(place: str, arn: str) -> Iterator[str]:
+    try:
+        check_arn(place, arn)
+    except BounceError as error:
+        yield str(error)
+
+
 def _send_bounce_problems(section: SendBounceSection) -> Iterator[str]:
     if section.bounce_sender is not None and not is_deliverable(section.bounce_sender):
         yield f"send_bounce.bounce_sender {section.bounce_sender!r}: write an address"
+    if section.bounce_sender_arn is not None:
+        yield from _arn_problems("send_bounce.bounce_sender_arn", section.bounce_sender_arn)
     dsn = section.message_dsn or MessageDsnSection()
     try:
         if dsn.reporting_mta is not None:
             check_typed("reporting_mta", dsn.reporting_mta)
         for name, value in (dsn.extension_fields or {}).items():
             check_extension(name, value)
+            if name.lower() == MARKER.lower():
+                yield f"send_bounce.message_dsn: {name} is set in every bounce already: remove it"
     except BounceError as error:
         yield f"send_bounce.message_dsn: {error}"
+    texts = {"reporting_mta": dsn.reporting_mta or "", **(dsn.extension_fields or {})}
+    for place, text in texts.items():
+        if any(f"{{{name}}}" in text for name in VARIABLES):
+            yield (
+                f"send_bounce.message_dsn: {place} is about the whole message and takes no "
+                "variables: put them into recipient_dsn_fields"
+            )
+
+
+def domains_problems(sections: Iterable[str]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for domain in sections:
+        if not is_domain(domain):
+            yield f'domains."{domain}": write a domain, as in domains."example.com"'
+        other = seen.setdefault(normalise_domain(domain), domain)
+        if other != domain:
+            yield f'domains."{domain}" is the same domain as "{other}": write both as one'
 
 
 def guards_problems(section: GuardsSection) -> Iterator[str]:
+    for domain in section.own_domains:
+        if not is_domain(domain):
+            yield f"guards.own_domains: {domain!r} is no domain: write it as in 'example.com'"
     for name in section.off:
         if name in NOT_CONFIGURABLE:
             yield f"guards.off: {name.value!r} cannot be switched off"
@@ -124,5 +164,5 @@ def guards_problems(section: GuardsSection) -> Iterator[str]:
 
 def mailboxes_problems(sections: dict[str, MailboxSection]) -> Iterator[str]:
     for address in sections:
-        if "@" not in address:
+        if not is_domain(split(address)[1]):
             yield f'mailboxes."{address}": write user@domain or @domain'

@@ -7,14 +7,20 @@ checked in policy_check.py, and policy.py decides by them.
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from bouncer.bounce import BounceType, DsnAction, ExtensionField, RecipientDsnFields
+from bouncer.bounce import (
+    EXTENSION_VALUE_LIMIT,
+    BounceType,
+    DsnAction,
+    ExtensionField,
+    RecipientDsnFields,
+)
 from bouncer.conditions import Conditions, PolicyError
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
 from bouncer.text import fill
@@ -77,7 +83,11 @@ class RecipientDsnSection(_Section, frozen=True):
         return {place: text for place, text in places.items() if text is not None}
 
     def filled(self, values: Mapping[str, str], now: datetime) -> RecipientDsnFields:
-        texts = {place: fill(text, values) for place, text in self.texts().items()}
+        # Only an extension field has a documented limit; the others are never near it.
+        texts = {
+            place: fill(text, values)[:EXTENSION_VALUE_LIMIT]
+            for place, text in self.texts().items()
+        }
         return RecipientDsnFields(
             action=self.action,
             status=self.status,
@@ -197,6 +207,7 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
+    text = text.removeprefix("\ufeff")
     try:
         if text.lstrip().startswith("{"):
             decoded: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
@@ -221,6 +232,11 @@ def _line(text: str, error: str) -> str:
 
 
 def _with_mend(error: str) -> str:
+    found = _PATH.search(error)
+    if error.startswith("Invalid enum value") and found:
+        path = re.sub(r"\[[^]]*\]", "", found["path"])
+        choices = next((kind for end, kind in _CHOICES if path.endswith(end)), ())
+        return f"{error}; write one of {', '.join(choices)}" if choices else error
     unknown = re.search(r"unknown field `([^`]*)`", error)
     if unknown is None:
         return error
@@ -240,6 +256,18 @@ _SECTIONS: tuple[type[msgspec.Struct], ...] = (
     BudgetSection,
     DomainSection,
     MailboxSection,
+)
+
+
+# By the end of the path, the longest first.
+_CHOICES: tuple[tuple[str, Iterable[str]], ...] = (
+    ("recipient_dsn_fields.action", DsnAction),
+    (".action", Action),
+    ("bounce_type", BounceType),
+    ("mode", Mode),
+    ("guards.off", GuardName),
+    ("mailboxes.status", ("active", "disabled")),
+    ("mailboxes.separator", ('"+"', '"-"', '""')),
 )
 
 

@@ -28,7 +28,11 @@ class RefusedError(Exception):
 
 class Sender(Protocol):
     def warm(self) -> None:
-        """Open the connection, if it may not be open: TLS during the slot would make it late."""
+        """Open the connection, if it may not be open: TLS during the slot would make it late.
+
+        Raises:
+            TryAgainError: SES does not answer.
+        """
         ...
 
     def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:

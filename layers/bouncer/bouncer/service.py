@@ -153,10 +153,12 @@ class Inbound:
             spent = self._budget.charge(mail.reverse_path, planned.policy.file.guards.budget)
             plan = msgspec.structs.replace(plan, suppressed=spent)
         fates: list[Fate] = []
-        if plan.to_send is not None:
-            fates = self._delivery.send_or_queue(plan.to_send, owner=owner, until=until)
-        elif plan.bounce is not None and plan.suppressed is not None:
+        if plan.bounce is not None and plan.suppressed is not None:
             fates = self._delivery.suppress(plan.bounce, plan.suppressed)
+        elif plan.bounce is not None:
+            fates = self._delivery.reject(plan.bounce, plan.faults)
+            if plan.to_send is not None:
+                fates += self._delivery.send_or_queue(plan.to_send, owner=owner, until=until)
         return Handled(
             plan=plan,
             fates=tuple(fates),

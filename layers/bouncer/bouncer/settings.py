@@ -103,8 +103,13 @@ class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
 
     @property
     def attribute_names(self) -> dict[str, str]:
-        pairs = (pair.partition("=") for pair in self.mailbox_attributes.split(",") if pair.strip())
-        return {field.strip(): name.strip() for field, _, name in pairs if name.strip()}
+        return attribute_names(self.mailbox_attributes)
+
+
+def attribute_names(pairs: str) -> dict[str, str]:
+    """`field=attribute` pairs, comma-separated, as the stack's MailboxAttributes has them."""
+    split = (pair.partition("=") for pair in pairs.split(",") if pair.strip())
+    return {field.strip(): name.strip() for field, _, name in split if name.strip()}
 
 
 class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
@@ -124,5 +129,7 @@ class RulesSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
     """For the function that keeps the receipt rules in step with the directory."""
 
     mailbox_table: str
+    mailbox_attributes: str = ""
     receipt_rule_set: str
     receipt_rule: str
+    log_addresses: LogAddresses = LogAddresses.FULL

@@ -72,13 +72,20 @@ class DynamoDirectory:
         raise DirectoryUnavailableError(f"{len(keys)} mailboxes were left unread")
 
     def _mailbox(self, item: Mapping[str, Any]) -> Mailbox:
-        fields = {name: plain(value) for name, value in item.items()}
-        try:
-            return from_item(fields, self._names)
-        except msgspec.ValidationError as error:
-            address = str(fields[self._key])
-            self._on_bad_item(address, str(error))
-            return Mailbox(address=address)
+        return read_item(item, self._names, self._on_bad_item)
+
+
+def read_item(
+    item: Mapping[str, Any], names: Mapping[str, str], on_bad_item: Callable[[str, str], None]
+) -> Mailbox:
+    """An item in DynamoDB's own notation as a mailbox; see DynamoDirectory for the arguments."""
+    fields = {name: plain(value) for name, value in item.items()}
+    try:
+        return from_item(fields, names)
+    except msgspec.ValidationError as error:
+        address = str(fields.get(names.get("address", "address"), ""))
+        on_bad_item(address, str(error))
+        return Mailbox(address=address)
 
 
 def plain(value: Mapping[str, Any]) -> Any:

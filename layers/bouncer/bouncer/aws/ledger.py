@@ -7,21 +7,31 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import normalise
-from bouncer.ledger import SETTLED, Claims, Entry, LedgerUnavailableError, State
+from bouncer.ledger import (
+    ANSWER_LOST,
+    SETTLED,
+    UNANSWERED,
+    Claims,
+    Entry,
+    LedgerUnavailableError,
+    State,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# Who may claim an item:
+# What may be claimed:
 _NEVER_SEEN = "attribute_not_exists(pk)"
 _FORGOTTEN = "expires_at <= :now"  # TTL deletes within days, so the expiry is compared here
 _WAITING = "#state IN (:deferred, :dead)"
+_REFUSED = "(#state = :rejected AND NOT begins_with(detail, :unanswered))"
 _ABANDONED = "(#state = :claimed AND lease_until <= :now)"
 _MINE = "(#state = :claimed AND #owner = :owner)"
-_CLAIMABLE = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _WAITING, _ABANDONED, _MINE))
+_CLAIMABLE = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _WAITING, _REFUSED, _ABANDONED, _MINE))
 
-# Who may settle one: its holder, or anyone where nothing was claimed or all is stale.
-_UNCLAIMED = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _WAITING, _ABANDONED))
+# What may be settled without a claim: nothing that another delivery of the mail is about to send.
+_UNTOUCHED = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _REFUSED, _ABANDONED))
+_GIVEN_UP = " OR ".join((_UNTOUCHED, _WAITING))  # by the queue, to its dead letters
 
 _NAMES = {"#state": "state", "#owner": "owner"}
 
@@ -50,26 +60,39 @@ class DynamoLedger:
         self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
     ) -> Claims:
         mine: set[str] = set()
+        doubtful: set[str] = set()
         settled: dict[str, State] = {}
         in_flight: dict[str, datetime] = {}
         for recipient, reason in reasons.items():
             entry = Entry(
                 message_id=message_id, recipient=recipient, state=State.CLAIMED, reason=reason
             )
-            holder = self._write(entry, _CLAIMABLE, owner=owner, until=until)
-            if holder is None:
+            written, holder = self._write(entry, _CLAIMABLE, owner=owner, until=until)
+            if written:
                 mine.add(recipient)
-            elif holder.state in SETTLED:
+                if holder.detail == ANSWER_LOST:
+                    doubtful.add(recipient)
+            elif holder.state in SETTLED or holder.state is State.REJECTED:
                 settled[recipient] = holder.state
             else:
                 in_flight[recipient] = holder.lease_until or until
-        return Claims(mine=frozenset(mine), settled=settled, in_flight=in_flight)
+        return Claims(
+            mine=frozenset(mine),
+            doubtful=frozenset(doubtful),
+            settled=settled,
+            in_flight=in_flight,
+        )
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> None:
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
         # Safe to repeat: the condition fails on an end that is already written.
-        condition = _UNCLAIMED if owner is None else _MINE
+        standing = {}
         for entry in entries:
-            self._write(entry, condition, owner=owner)
+            unclaimed = _GIVEN_UP if entry.state is State.DEAD_LETTERED else _UNTOUCHED
+            condition = unclaimed if owner is None else _MINE
+            written, holder = self._write(entry, condition, owner=owner)
+            if not written:
+                standing[entry.recipient] = holder.state
+        return standing
 
     def history(self, message_id: str) -> list[Entry]:
         try:
@@ -92,8 +115,8 @@ class DynamoLedger:
         *,
         owner: str | None = None,
         until: datetime | None = None,
-    ) -> Entry | None:
-        """Write the entry; None when it was written, else what stands there instead."""
+    ) -> tuple[bool, Entry]:
+        """Write the entry: whether it was written, and what stood there before, if anything."""
         now = self._clock()
         values: dict[str, Any] = {
             ":state": {"S": entry.state},
@@ -110,45 +133,52 @@ class DynamoLedger:
             "updated_at = :now",
             "expires_at = :expires",
         ]
+        if entry.state not in (State.CLAIMED, State.DEAD_LETTERED):  # which leave it as it was
+            values[":detail"] = {"S": entry.detail}
+            sets.append("detail = :detail")
         optional = {
             "#owner": owner and {"S": owner},
             "lease_until": until and {"N": _epoch(until)},
             "received_at": entry.received_at and {"N": _epoch(entry.received_at)},
             "#status": entry.status and {"S": entry.status},
             "bounce_id": entry.bounce_id and {"S": entry.bounce_id},
-            "detail": entry.detail and {"S": entry.detail},
         }
         for name, value in optional.items():
             if value:
                 placeholder = f":{name.lstrip('#')}"
                 values[placeholder] = value
                 sets.append(f"{name} = {placeholder}")
-        if ":deferred" in condition:
-            values[":deferred"] = {"S": State.DEFERRED}
-            values[":dead"] = {"S": State.DEAD_LETTERED}
+        asked = {
+            ":deferred": State.DEFERRED,
+            ":dead": State.DEAD_LETTERED,
+            ":rejected": State.REJECTED,
+            ":unanswered": UNANSWERED,
+        }
+        values |= {name: {"S": state} for name, state in asked.items() if name in condition}
         expression = f"SET {', '.join(sets)}"
         names = {
             k: v for k, v in {**_NAMES, "#status": "status"}.items() if k in expression + condition
         }
         key = {"pk": {"S": _pk(entry.message_id)}, "sk": {"S": _sk(entry.recipient)}}
         try:
-            self._client.update_item(
+            before = self._client.update_item(
                 TableName=self._table,
                 Key=key,
                 UpdateExpression=expression,
                 ConditionExpression=condition,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
+                ReturnValues="ALL_OLD",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            ).get("Attributes", {})
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise LedgerUnavailableError(str(error)) from error
             standing: Any = error.response.get("Item", {})
-            return _entry(standing)
+            return False, _entry(standing) if standing else entry
         except BotoCoreError as error:
             raise LedgerUnavailableError(str(error)) from error
-        return None
+        return True, _entry(before) if before else entry
 
 
 def _pk(message_id: str) -> str:

@@ -1,7 +1,7 @@
 """Writing the mailbox table: for people and imports, never for the functions."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from bouncer.aws.directory import plain
-from bouncer.mailboxes import Mailbox, from_item
+from bouncer.aws.directory import read_item
+from bouncer.mailboxes import Mailbox
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -20,7 +20,15 @@ USAGE_FIELDS = frozenset({"used_bytes", "messages_day", "messages_today"})
 
 _PUTS_A_BATCH = 25  # BatchWriteItem's limit
 _WRITERS = 8
-_EXISTS = "attribute_exists(address)"
+_EXISTS = "attribute_exists(#address)"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import has of one address."""
+
+    mailbox: Mailbox
+    named: frozenset[str]
+    """The fields that it speaks of, be it to empty them."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,27 +42,43 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MailboxTable:
-    """The table with this project's own attribute names."""
+    """The stack's own table, or the user's with other attribute names."""
 
-    def __init__(self, client: "DynamoDBClient", name: str) -> None:
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        name: str,
+        *,
+        names: Mapping[str, str] | None = None,
+        on_bad_item: Callable[[str, str], None] = lambda _address, _error: None,
+    ) -> None:
+        """
+        Args:
+            names, on_bad_item: as DynamoDirectory has them.
+        """
         self._client = client
         self._name = name
+        self._names = names or {}
+        self._on_bad_item = on_bad_item
 
     def scan(self) -> Iterator[Mailbox]:
-        for page in self._client.get_paginator("scan").paginate(TableName=self._name):
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._name, ConsistentRead=True
+        )
+        for page in pages:
             for item in page["Items"]:
-                yield _mailbox(item)
+                yield read_item(item, self._names, self._on_bad_item)
 
     def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:
         """The entries of at most 100 addresses."""
-        keys = [{"address": {"S": each}} for each in addresses]
+        keys = [self._key(each) for each in addresses]
         found: dict[str, Mailbox] = {}
         while keys:
             answer = self._client.batch_get_item(RequestItems={self._name: {"Keys": keys}})
             for item in answer["Responses"].get(self._name, []):
-                mailbox = _mailbox(item)
+                mailbox = read_item(item, self._names, self._on_bad_item)
                 found[mailbox.address] = mailbox
-            keys = list(answer["UnprocessedKeys"].get(self._name, {"Keys": []})["Keys"])  # type: ignore[arg-type]
+            keys = list(answer["UnprocessedKeys"].get(self._name, {"Keys": []})["Keys"])
         return found
 
     def add(self, mailbox: Mailbox) -> bool:
@@ -62,15 +86,16 @@ class MailboxTable:
         return self._conditional(
             lambda: self._client.put_item(
                 TableName=self._name,
-                Item=_item(mailbox),
-                ConditionExpression="attribute_not_exists(address)",
+                Item=self._item(mailbox),
+                ConditionExpression="attribute_not_exists(#address)",
+                ExpressionAttributeNames={"#address": self._attribute("address")},
             )
         )
 
     def change(self, address: str, fields: Mapping[str, Any], unset: Iterable[str] = ()) -> bool:
         """Set and remove fields of an entry; False when there is none."""
         removed = list(unset)
-        names = {f"#{name}": name for name in (*fields, *removed)}
+        names = {f"#{name}": self._attribute(name) for name in ("address", *fields, *removed)}
         parts = []
         if fields:
             parts.append("SET " + ", ".join(f"#{name} = :{name}" for name in fields))
@@ -82,7 +107,7 @@ class MailboxTable:
         return self._conditional(
             lambda: self._client.update_item(
                 TableName=self._name,
-                Key={"address": {"S": address}},
+                Key=self._key(address),
                 UpdateExpression=" ".join(parts),
                 ConditionExpression=_EXISTS,
                 ExpressionAttributeNames=names,
@@ -94,18 +119,22 @@ class MailboxTable:
         return self._conditional(
             lambda: self._client.delete_item(
                 TableName=self._name,
-                Key={"address": {"S": address}},
+                Key=self._key(address),
                 ConditionExpression=_EXISTS,
+                ExpressionAttributeNames={"#address": self._attribute("address")},
             )
         )
 
-    def put(self, mailboxes: Sequence[Mailbox], *, dry_run: bool = False) -> list[Change]:
-        """Bring at most 100 entries to what they are given as; usage stays what it is."""
-        wanted = {each.address: each for each in mailboxes}
+    def put(self, entries: Sequence[Entry], *, dry_run: bool = False) -> list[Change]:
+        """Bring at most 100 entries to what they are given as.
+
+        Fields that an entry does not name stay what they are, and so does usage.
+        """
+        wanted = {each.mailbox.address: each for each in entries}
         standing = self.get(list(wanted))
-        changes = [_change(standing.get(each), mailbox) for each, mailbox in wanted.items()]
+        changes = [_change(standing.get(each), entry) for each, entry in wanted.items()]
         if not dry_run:
-            self._write_new([wanted[c.address] for c in changes if c.kind == "added"])
+            self._write_new([wanted[c.address].mailbox for c in changes if c.kind == "added"])
             changed = [c for c in changes if c.kind == "changed"]
             with ThreadPoolExecutor(_WRITERS) as pool:
                 list(pool.map(self._write_changed, changed))
@@ -113,7 +142,7 @@ class MailboxTable:
 
     def _write_new(self, mailboxes: list[Mailbox]) -> None:
         for batch in batched(mailboxes, _PUTS_A_BATCH, strict=False):
-            requests: Any = [{"PutRequest": {"Item": _item(each)}} for each in batch]
+            requests: Any = [{"PutRequest": {"Item": self._item(each)}} for each in batch]
             pause = 0.05
             while requests:
                 answer = self._client.batch_write_item(RequestItems={self._name: requests})
@@ -130,6 +159,16 @@ class MailboxTable:
             [name for name, value in after.items() if value is None],
         )
 
+    def _attribute(self, field: str) -> str:
+        return self._names.get(field, field)
+
+    def _key(self, address: str) -> dict[str, Any]:
+        return {self._attribute("address"): {"S": address}}
+
+    def _item(self, mailbox: Mailbox) -> dict[str, Any]:
+        fields = msgspec.to_builtins(mailbox)
+        return {self._attribute(name): _value(value) for name, value in fields.items()}
+
     @staticmethod
     def _conditional(write: Any) -> bool:
         try:
@@ -141,28 +180,20 @@ class MailboxTable:
         return True
 
 
-def _change(standing: Mailbox | None, wanted: Mailbox) -> Change:
-    after = msgspec.to_builtins(wanted)
+def _change(standing: Mailbox | None, wanted: Entry) -> Change:
+    address, after = wanted.mailbox.address, msgspec.to_builtins(wanted.mailbox)
     if standing is None:
         fields = {name: (None, value) for name, value in after.items() if name != "address"}
-        return Change(address=wanted.address, kind="added", fields=fields)
+        return Change(address=address, kind="added", fields=fields)
     before = msgspec.to_builtins(standing)
-    names = (before.keys() | after.keys()) - USAGE_FIELDS - {"address"}
+    names = wanted.named - USAGE_FIELDS - {"address"}
     fields = {
         name: (before.get(name), after.get(name))
         for name in sorted(names)
         if before.get(name) != after.get(name)
     }
     kind = "changed" if fields else "unchanged"
-    return Change(address=wanted.address, kind=kind, fields=fields)
-
-
-def _mailbox(item: Mapping[str, Any]) -> Mailbox:
-    return from_item({name: plain(value) for name, value in item.items()}, names={})
-
-
-def _item(mailbox: Mailbox) -> dict[str, Any]:
-    return {name: _value(value) for name, value in msgspec.to_builtins(mailbox).items()}
+    return Change(address=address, kind=kind, fields=fields)
 
 
 def _value(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bouncer.policy import Policy, load
+from bouncer.policy import Policy, load, load_file
 
 if TYPE_CHECKING:
     from mypy_boto3_appconfigdata import AppConfigDataClient
@@ -21,7 +21,7 @@ class FilePolicy:
 
     def __call__(self) -> Policy:
         if self._policy is None:
-            self._policy = load(self._path.read_text(encoding="utf-8"), self._path.name)
+            self._policy = load_file(self._path)
         return self._policy
 
 

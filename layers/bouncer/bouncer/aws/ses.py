@@ -13,6 +13,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     ProxyConnectionError,
+    ReadTimeoutError,
     SSLError,
 )
 
@@ -57,7 +58,10 @@ class SesSender:
         endpoint = self._client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001
         try:
             endpoint.http_session.send(AWSRequest("GET", self._client.meta.endpoint_url).prepare())
-        except HTTPClientError:
+        except (ConnectTimeoutError, ReadTimeoutError) as error:
+            # To try the call itself would take as long again, and then be too late for its slot.
+            raise TryAgainError(str(error), answer_lost=False) from error
+        except BotoCoreError:
             return  # the call itself will meet the same fault and say so
         self._last_used = monotonic()
 
@@ -90,7 +94,5 @@ def _classified(error: ClientError) -> Exception:
     if code in _THROTTLED:
         return ThrottledError(message)
     if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-        # SES does not say whether a 5xx means "not sent"; a bounce too many is the lesser evil
-        # than none, and the ledger says which ones these were.
-        return TryAgainError(f"{code}: {message}", answer_lost=True)
+        return TryAgainError(f"{code}: {message}", answer_lost=False)
     return RefusedError(code, message)

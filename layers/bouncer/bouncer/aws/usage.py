@@ -64,6 +64,8 @@ class DynamoUsage:
             if _failed(reasons[0]):
                 return Charged(mailbox=standing, repeated=True)
             if _failed(reasons[1]):
+                if not reasons[1].get("Item"):
+                    return Charged(mailbox=standing, repeated=True)  # it was removed meanwhile
                 standing = _refreshed(mailbox, reasons[1].get("Item", {}))
                 if enforce and (standing.without_room(size) or standing.over_daily_quota(now)):
                     return Full(mailbox=standing)
@@ -99,7 +101,8 @@ class DynamoUsage:
     def _charge(
         self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
     ) -> list[dict[str, Any]]:
-        today = utc_day(now)
+        # A mail that was looked up before midnight counts into the day that others have begun.
+        today = max(utc_day(now), mailbox.messages_day)
         same_day = mailbox.messages_day == today
         conditions = ["attribute_exists(address)", _SAME_DAY if same_day else _NEW_DAY]
         values = {":size": {"N": str(size)}, ":one": {"N": "1"}, ":today": {"S": today}}
@@ -211,7 +214,7 @@ def _refreshed(mailbox: Mailbox, item: dict[str, Any]) -> Mailbox:
 
 
 def _with(mailbox: Mailbox, size: int, now: datetime) -> Mailbox:
-    today = utc_day(now)
+    today = max(utc_day(now), mailbox.messages_day)
     before = mailbox.messages_today if mailbox.messages_day == today else 0
     return msgspec.structs.replace(
         mailbox,

@@ -1,12 +1,12 @@
 """Usage held against what the bucket really has."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.usage import DynamoUsage
@@ -24,6 +24,27 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     stored_bytes: int
 
 
+class Resized(NamedTuple):
+    """A record whose size is not that of the stored mail."""
+
+    pk: str
+    sk: str
+    size: int
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison found."""
+
+    drifts: list[Drift]
+    missed: list[str]
+    """The ids of mails that are gone but still counted."""
+    resized: list[Resized]
+
+
+# A mail is counted within so long of when it was stored.
+_IN_FLIGHT = timedelta(minutes=15)
+
+
 class UsageAudit:
     """Reads the bucket, the usage records and the mailboxes, and compares."""
 
@@ -36,6 +57,7 @@ class UsageAudit:
         mailbox_table: str,
         bucket: str,
         prefix: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._dynamodb = dynamodb
         self._s3 = s3
@@ -43,33 +65,47 @@ class UsageAudit:
         self._mailboxes = mailbox_table
         self._bucket = bucket
         self._prefix = prefix
+        self._clock = clock
 
-    def compare(self, advance: Callable[[int], None]) -> tuple[list[Drift], list[str]]:
-        """The drifts, and the ids of mails that are gone but still counted.
-
+    def compare(self, advance: Callable[[int], None]) -> Audit:
+        """
         Args:
             advance: told how many stored mails were looked at.
         """
-        stored = set(self._stored(advance))
+        began = self._clock() - _IN_FLIGHT
+        # The mailboxes first: whatever is counted or given back later moves a counter that
+        # was read, and `correct` leaves it alone.
+        boxes = list(MailboxTable(self._dynamodb, self._mailboxes).scan())
+        stored = dict(self._stored(advance))
         sums: Counter[str] = Counter()
         missed: set[str] = set()
+        resized: list[Resized] = []
         for record in self._records():
             message_id = record["pk"]["S"].removeprefix("message#")
+            counted = int(record["size"]["N"])
             if message_id in stored:
-                sums[record["mailbox"]["S"]] += int(record["size"]["N"])
+                sums[record["mailbox"]["S"]] += stored[message_id]
+                if stored[message_id] != counted:
+                    resized.append(
+                        Resized(record["pk"]["S"], record["sk"]["S"], stored[message_id])
+                    )
+            elif float(record["counted_at"]["N"]) >= began.timestamp():
+                sums[record["mailbox"]["S"]] += counted  # it came when the bucket was being read
             else:
                 missed.add(message_id)
         drifts = [
             Drift(address=box.address, used_bytes=box.used_bytes, stored_bytes=sums[box.address])
-            for box in MailboxTable(self._dynamodb, self._mailboxes).scan()
+            for box in boxes
             if box.used_bytes != sums[box.address]
         ]
-        return drifts, sorted(missed)
+        return Audit(drifts=drifts, missed=sorted(missed), resized=resized)
 
-    def correct(self, drifts: Iterable[Drift], missed: Iterable[str]) -> None:
+    def correct(self, audit: Audit) -> None:
         """Set the counters right. One that moved since the comparison is left for the next."""
-        for drift in drifts:
-            try:
+        for record in audit.resized:
+            self._resize(record)
+        for drift in audit.drifts:
+            with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):
                 self._dynamodb.update_item(
                     TableName=self._mailboxes,
                     Key={"address": {"S": drift.address}},
@@ -82,19 +118,28 @@ class UsageAudit:
                         ":zero": {"N": "0"},
                     },
                 )
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                    raise
         usage = DynamoUsage(
             self._dynamodb,
             bounce_table=self._bounces,
             mailbox_table=self._mailboxes,
             remember=timedelta(days=14),
         )
-        for message_id in missed:
+        for message_id in audit.missed:
             usage.forget(message_id)
 
-    def _stored(self, advance: Callable[[int], None]) -> Iterator[str]:
+    def _resize(self, record: Resized) -> None:
+        """Let a later deletion give back what the mail really takes."""
+        with suppress(self._dynamodb.exceptions.ConditionalCheckFailedException):
+            self._dynamodb.update_item(
+                TableName=self._bounces,
+                Key={"pk": {"S": record.pk}, "sk": {"S": record.sk}},
+                UpdateExpression="SET #size = :size",
+                ConditionExpression="attribute_exists(pk) AND attribute_not_exists(returned_at)",
+                ExpressionAttributeNames={"#size": "size"},
+                ExpressionAttributeValues={":size": {"N": str(record.size)}},
+            )
+
+    def _stored(self, advance: Callable[[int], None]) -> Iterator[tuple[str, int]]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix
         )
@@ -102,11 +147,12 @@ class UsageAudit:
             contents = page.get("Contents", [])
             advance(len(contents))
             for each in contents:
-                yield each["Key"].removeprefix(self._prefix)
+                yield each["Key"].removeprefix(self._prefix), each["Size"]
 
     def _records(self) -> Iterator[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName=self._bounces,
+            ConsistentRead=True,
             FilterExpression="begins_with(sk, :usage) AND attribute_not_exists(returned_at)",
             ExpressionAttributeValues={":usage": {"S": "usage#"}},
         )
