@@ -314,6 +314,7 @@ def preview(
     mail_from: MailFromOption = None,
     rcpt_to: RcptOption = None,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Print the DSN as the sender would get it."""
     with plain_errors(*_EXPECTED):
@@ -330,7 +331,11 @@ def preview(
             plan = desk.explain(mail, event).plan
             if plan.to_send is None or mail.reverse_path is None:
                 fail(f"{mail.message_id}: no bounce is sent ({plan.suppressed or 'none decided'})")
-            typer.echo(_dsn(plan, mail.reverse_path).decode("ascii", "replace"))
+            dsn = _dsn(plan, mail.reverse_path).decode("ascii", "replace")
+            if as_json:
+                print_json({"message_id": mail.message_id, "to": mail.reverse_path, "dsn": dsn})
+            else:
+                typer.echo(dsn)
 
 
 def _dsn(plan: Plan, reverse_path: str) -> bytes:

@@ -34,6 +34,7 @@ from local.console.output import (
     print_json,
     print_table,
     progress,
+    report,
     say,
 )
 
@@ -123,6 +124,7 @@ def add(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """A new entry; one that exists is left as it is."""
     fields = _fields(
@@ -139,7 +141,7 @@ def add(
         box = _convert({"address": address, **fields})
         if not _table(table, stack, region).add(box):
             fail(f"{address} has an entry already: change it with `bouncer mailbox set`")
-    say(f"{box.address} is in the directory.", "green")
+    report(f"{box.address} is in the directory.", as_json, address=box.address, done="added")
 
 
 @app.command(name="set")
@@ -161,6 +163,7 @@ def set_(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Change an entry; what is not named stays."""
     fields = _fields(
@@ -177,7 +180,8 @@ def set_(
     )
     with plain_errors(*_EXPECTED):
         _change(table, stack, region, address, fields, unset or [])
-    say(f"{normalise(address)} is changed.", "green")
+    address = normalise(address)
+    report(f"{address} is changed.", as_json, address=address, done="changed")
 
 
 @app.command()
@@ -189,6 +193,7 @@ def disable(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Let an address take no mail, for good or until a time."""
     fields: dict[str, Any] = {"status": "disabled"}
@@ -198,7 +203,9 @@ def disable(
         fields["status_until"] = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
         _change(table, stack, region, address, fields, [] if until else ["status_until"])
-    say(f"{normalise(address)} is disabled{f' until {until}' if until else ''}.", "green")
+    address = normalise(address)
+    ends = f" until {until}" if until else ""
+    report(f"{address} is disabled{ends}.", as_json, address=address, done="disabled", until=until)
 
 
 @app.command()
@@ -207,12 +214,14 @@ def remove(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Take an entry out of the directory: its address is unknown then."""
     with plain_errors(*_EXPECTED):
         if not _table(table, stack, region).remove(normalise(address)):
             fail(f"{address} has no entry")
-    say(f"{normalise(address)} is removed.", "green")
+    address = normalise(address)
+    report(f"{address} is removed.", as_json, address=address, done="removed")
 
 
 @app.command(name="import")

@@ -60,6 +60,14 @@ def say(text: str, style: str = "") -> None:
     screen.print(Text(text, style=style), soft_wrap=True)
 
 
+def report(text: str, as_json: bool, **fields: Any) -> None:
+    """What was done: a sentence for people, or its facts."""
+    if as_json:
+        print_json(fields)
+    else:
+        say(text, "green")
+
+
 def note(text: str) -> None:
     """Progress and hints: on stderr, so that they never mix with what is asked for."""
     errors.print(Text(text, style="dim"), soft_wrap=True)

@@ -19,7 +19,7 @@ from local.console.deployment import (
     StackOption,
 )
 from local.console.explain import DEFAULT_POLICY
-from local.console.output import Json, fail, note, plain_errors, print_json, say
+from local.console.output import Json, fail, note, plain_errors, print_json, report, say
 
 app = typer.Typer(help="The policy file.", no_args_is_help=True)
 
@@ -67,6 +67,7 @@ def push(
     file: FileArgument = DEFAULT_POLICY,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
     with plain_errors(PolicyError, DeploymentError):
@@ -91,4 +92,5 @@ def push(
             ConfigurationVersion=str(version),
             DeploymentStrategyId="AppConfig.AllAtOnce",
         )
-    say(f"{file} is version {version} of the policy of {stack}.", "green")
+    text = f"{file} is version {version} of the policy of {stack}."
+    report(text, as_json, file=str(file), stack=stack, version=version)

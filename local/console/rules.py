@@ -22,6 +22,7 @@ from local.console.output import (
     print_json,
     print_table,
     progress,
+    report,
     say,
 )
 
@@ -35,6 +36,7 @@ def activate(
         bool, typer.Option("--replace", help="Do so even if another one is active.")
     ] = False,
     region: RegionOption = None,
+    as_json: Json = False,
 ) -> None:
     """Make a rule set the active one, which CloudFormation cannot do.
 
@@ -45,7 +47,8 @@ def activate(
         ses = client("ses", region)
         active = ses.describe_active_receipt_rule_set().get("Metadata", {}).get("Name")
         if active == rule_set:
-            say(f"{rule_set} is the active rule set already.")
+            text = f"{rule_set} is the active rule set already."
+            report(text, as_json, active=rule_set, replaced=None)
             return
         if active and not replace:
             fail(
@@ -54,7 +57,9 @@ def activate(
                 f"bouncer rules activate {rule_set} --replace"
             )
         ses.set_active_receipt_rule_set(RuleSetName=rule_set)
-        say(f"{rule_set} is the active rule set now{f', instead of {active}' if active else ''}.")
+        before = f", instead of {active}" if active else ""
+        text = f"{rule_set} is the active rule set now{before}."
+        report(text, as_json, active=rule_set, replaced=active)
 
 
 @app.command()

@@ -780,6 +780,28 @@ def test_an_entry_is_changed_in_what_is_named(
     assert mailbox_of(dynamodb)["size_limit_bytes"] == "9"
 
 
+@pytest.mark.usefixtures("dynamodb")
+def test_what_was_done_can_be_had_as_json() -> None:
+    def done(*arguments: str) -> Any:
+        return printed_json("mailbox", *arguments, "--table", MAILBOXES)
+
+    assert done("add", "Alice@Example.com") == {"address": ALICE, "done": "added"}
+    assert done("set", ALICE, "--quota", "1 GB") == {"address": ALICE, "done": "changed"}
+    ends = "2099-01-31T00:00:00+00:00"
+    assert done("disable", ALICE, "--until", ends) == {
+        "address": ALICE,
+        "done": "disabled",
+        "until": "2099-01-31T00:00:00Z",
+    }
+    assert done("remove", ALICE) == {"address": ALICE, "done": "removed"}
+
+
+def test_a_preview_can_be_had_as_json() -> None:
+    shown = printed_json("preview", EVENTS / "unknown-recipient.json")
+    assert shown["to"] == "pat@sender.example"
+    assert message_from_string(shown["dsn"]).get_content_type() == "multipart/report"
+
+
 def test_a_field_is_removed(dynamodb: DynamoDBClient) -> None:
     put_mailbox(dynamodb, quota_bytes=5, size_limit_bytes=9)
     mailbox("set", ALICE, "--unset", "quota_bytes", "--unset", "size_limit_bytes")
