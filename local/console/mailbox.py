@@ -15,6 +15,7 @@ from bouncer.aws.mailbox_table import Change, MailboxTable
 from bouncer.aws.usage_audit import UsageAudit
 from bouncer.conditions import PolicyError, parse_size
 from bouncer.mailboxes import EntryError, Mailbox, Status, check_entry
+from bouncer.settings import UsageMode
 from bouncer.usage import UsageUnavailableError
 from local.console.deployment import (
     DEFAULT_STACK,
@@ -200,7 +201,7 @@ def disable(
     if until and until <= datetime.now(UTC):
         fail(f"--until {until} has passed: the address would take mail at once")
     if until:
-        fields["status_until"] = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        fields["status_until"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
         _change(table, stack, region, address, fields, [] if until else ["status_until"])
     address = normalise(address)
@@ -294,6 +295,11 @@ def recount(
     """
     with plain_errors(*_EXPECTED, UsageUnavailableError):
         deployment = Deployment.find(stack, region)
+        if deployment.output("Usage") != UsageMode.MANAGED:
+            raise DeploymentError(
+                f"the stack {stack} does not keep the mailboxes' usage (Usage=external): "
+                "there is nothing to compare with"
+            )
         audit = UsageAudit(
             dynamodb=deployment.client("dynamodb"),
             s3=deployment.client("s3"),

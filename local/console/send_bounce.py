@@ -113,11 +113,11 @@ def send_bounce(
         columns = ("recipient", "state", "reason", "status", "bounce id", "detail")
         rows = [(f.recipient, f.state, f.reason, f.status, f.bounce_id, f.detail) for f in fates]
         print_table("", columns, rows)
-    if refused := [fate for fate in fates if fate.state is State.REJECTED]:
-        fail(f"{refused[0].detail}; mend it and call again")
     repeated = [fate.recipient for fate in fates if fate.repeated]
     if repeated:
         fail(f"{', '.join(repeated)}: settled before; `bouncer status` tells how")
+    if refused := [fate for fate in fates if fate.state is State.REJECTED]:
+        fail(f"not sent: {refused[0].detail}")
 
 
 def as_bounce(request: dict[str, Any], received_at: datetime) -> Bounce:

@@ -146,6 +146,15 @@ def test_a_crash_and_the_dead_letters_leave_the_doubt(at: At) -> None:
     assert at.claim().doubtful == {NOBODY}
 
 
+def test_another_delivery_that_only_queues_leaves_the_doubt(at: At) -> None:
+    at.claim(owner="first")
+    at.settle(State.DEFERRED, owner="first", detail=ANSWER_LOST)
+    at.claim(owner="crashed")
+    at.now += LEASE
+    assert at.settle(State.DEFERRED) == {}
+    assert at.claim().doubtful == {NOBODY}
+
+
 def test_two_calls_without_an_answer_are_the_end(at: At) -> None:
     at.claim(owner="other")
     at.settle(State.REJECTED, owner="other", detail=f"{UNANSWERED}: twice")

@@ -269,6 +269,16 @@ def break_session(
     monkeypatch.setattr(session, "send", send)
 
 
+@pytest.mark.parametrize("status", [200, 429, 503])
+def test_an_answer_that_cannot_be_read_may_have_been_a_yes(
+    sender: SesSender, ses_server: SesServer, status: int
+) -> None:
+    ses_server.answers = [(status, "Odd", "<<")]
+    with pytest.raises(TryAgainError, match="unreadable answer") as caught:
+        sender.send(bounce(), at_once)
+    assert caught.value.answer_lost
+
+
 def test_the_turn_comes_when_only_the_bytes_have_to_go_out(
     sender: SesSender, ses_server: SesServer
 ) -> None:

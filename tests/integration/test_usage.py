@@ -222,6 +222,15 @@ def test_a_mail_that_was_planned_before_midnight_is_held_to_the_new_days_cap(
     assert at.mailbox().messages_today == 1
 
 
+@pytest.mark.parametrize("day", ["21.11.2025", "2099-01-01", "2001-01-01"])
+def test_a_day_that_makes_no_sense_is_replaced_and_keeps_nobody_out(
+    at: At, dynamodb: DynamoDBClient, day: str
+) -> None:
+    put_mailbox(dynamodb, messages_day=day, messages_today=9, quota_messages_per_day=5)
+    assert isinstance(at.charge("msg1"), Charged)
+    assert (at.mailbox().messages_day, at.mailbox().messages_today) == (TODAY, 1)
+
+
 @pytest.mark.parametrize("enforce", [True, False])
 def test_a_mailbox_that_was_removed_since_the_look_up_counts_nothing_and_is_not_made(
     at: At, dynamodb: DynamoDBClient, enforce: bool

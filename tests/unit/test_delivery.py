@@ -963,6 +963,31 @@ def test_what_is_too_old_is_given_up_without_a_slot(world: World) -> None:
     assert world.slots.asked == [pytest.approx(PACE.span(1))]
 
 
+def test_what_becomes_too_old_while_it_waits_for_its_slot_is_not_sent_late(world: World) -> None:
+    world.next_slot_in(60)
+    fates, again = world.work(mail("late", age=TOO_OLD - 30), mail("new"))
+    assert states(fates) == {"late": State.EXPIRED, "new": State.SENT}
+    assert again == set()
+    assert world.sender.sent_for == ["new"]
+
+
+def test_an_inbound_mail_that_becomes_too_old_before_its_slot_is_not_sent_late(
+    world: World,
+) -> None:
+    world.next_slot_in(2.5)
+    (fate,) = world.inbound(mail(age=TOO_OLD - 1))
+    assert fate.state is State.EXPIRED
+    assert world.sender.calls == []
+
+
+def test_a_ledger_that_keeps_failing_is_not_asked_about_the_whole_batch(world: World) -> None:
+    world.ledger.broken_for = {"a", "b", "c", "d"}
+    fates, again = world.work(*ages("a", "b", "c", "d"))
+    assert fates == []
+    assert again == {"a", "b", "c", "d"}
+    assert world.counted == [Event.LEDGER_LAGS] * 2
+
+
 def test_what_becomes_too_old_while_others_are_sent_is_not_sent_late(world: World) -> None:
     world.sender.answer_takes = 4.0
     fates, again = world.work(mail("a", age=TOO_OLD - 1), mail("b", age=TOO_OLD - 3))

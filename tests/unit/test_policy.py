@@ -495,6 +495,18 @@ def test_a_sender_of_a_rule_that_is_switched_off_is_not_asked_about() -> None:
 
 # --- Several domains -------------------------------------------------------------------------
 
+
+def test_an_override_of_null_leaves_the_rule_as_it_is() -> None:
+    text = (
+        '{"version": 1, "rules": [{"name": "accept", "action": "accept"}], '
+        '"domains": {"example.org": {"rules": {"accept": {"action": null, "when": null}}}}}'
+    )
+    loaded = load(text)
+    assert [rule.section for rule in loaded.rules_for("a@example.org")] == [
+        rule.section for rule in loaded.shared
+    ]
+
+
 SHARED = """
     [[rules]]
     name = "unknown-recipient"

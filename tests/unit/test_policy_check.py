@@ -389,7 +389,7 @@ def test_a_domain_of_ours_is_a_domain(domain: str) -> None:
         ('"*@*.example" = {}', 'mailboxes."*@*.example": write user@domain or @domain'),
         (
             '"a@example.com" = { quota = -1 }',
-            'mailboxes."a@example.com": -1 is not a size: it is below 0',
+            'mailboxes."a@example.com": -1 is not a size: it has to be from 0 to 8 EiB',
         ),
         (
             '"a@example.com" = { quota = "much" }',

@@ -8,6 +8,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, time
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -53,13 +54,17 @@ DMARC_POLICIES = ("none", "quarantine", "reject")
 def parse_size(value: int | str) -> int:
     """Bytes: `1500`, `"25 MB"` (decimal units) or `"24 MiB"` (binary ones)."""
     if isinstance(value, int):
-        if value < 0:
-            raise PolicyError(f"{value} is not a size: it is below 0")
-        return value
+        return _sensible(value, str(value))
     found = _SIZE.fullmatch(value)
     if found is None or found[2].lower() not in _UNITS:
         raise PolicyError(f"{value!r} is not a size: write a number and a unit, as in '25 MB'")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    return _sensible(int(Decimal(found[1]) * _UNITS[found[2].lower()]), value)
+
+
+def _sensible(size: int, text: str) -> int:
+    if not 0 <= size < 2**63:
+        raise PolicyError(f"{text[:50]} is not a size: it has to be from 0 to 8 EiB")
+    return size
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -41,6 +41,8 @@ _INLINE_TRIES = 3
 # A worker without a slot waits so long before it asks again; to hand its batch back at once
 # would only fetch the next one, and wear every message's number of receives out.
 _PATIENCE_SECONDS = 5.0
+# A failing ledger takes seconds each time, so it is not asked about all of a batch.
+_LEDGER_FAILURES = 2
 # A message that is queued while its claim is held is not seen before the ledger says so.
 _LEDGER_FIRST = timedelta(seconds=2)
 
@@ -195,12 +197,12 @@ class Delivery:
         self, bounce: Bounce, owner: str | None = None, *, doubtful: bool = False
     ) -> list[Fate]:
         ahead = timedelta(seconds=self._limiter.pace.drain(self._overflow.waiting()))
-        if self._clock() + ahead >= bounce.deadline(self._terms.window_margin):
-            return self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
+        if self._too_late(bounce, ahead):
+            return self._expire(bounce, owner)
         # First the queue, then the ledger: a crash between them costs a message that the
         # worker finds settled; the other way round it would cost the bounce.
         self._overflow.put(bounce, delay=_LEDGER_FIRST if owner else timedelta(0))
-        return self._defer(bounce, owner, doubtful=doubtful)
+        return self._settle(bounce, State.DEFERRED, None, owner, detail=_doubt(doubtful))
 
     # --- the queue's worker ------------------------------------------------------------------
 
@@ -217,7 +219,11 @@ class Delivery:
         """
         again: set[str] = set()
         ready: dict[str, _Held] = {}
+        failures = 0
         for key, bounce in sorted(batch.items(), key=lambda each: each[1].received_at):
+            if failures == _LEDGER_FAILURES:
+                again.add(key)
+                continue
             # Each message claims for itself: two of one mail are not both the holder.
             holder = f"{owner}#{key}"
             try:
@@ -225,6 +231,7 @@ class Delivery:
             except LedgerUnavailableError:
                 self._count(Event.LEDGER_LAGS)
                 again.add(key)
+                failures += 1
                 continue
             if claims.in_flight:
                 again.add(key)
@@ -266,19 +273,27 @@ class Delivery:
             fates += self._give_up_late(ready)
         handed_back = ready | failed
         for held in handed_back.values():
-            self._defer(held.bounce, held.owner, doubtful=held.doubtful)
+            _, written = self._write(
+                held.bounce, State.DEFERRED, None, held.owner, detail=_doubt(held.doubtful)
+            )
+            if not written:
+                break  # as above; the leases run out
         return fates, set(handed_back)
 
     def _give_up_late(self, ready: dict[str, "_Held"]) -> list[Fate]:
         """Take out what cannot make the window any more."""
         fates: list[Fate] = []
         for key, held in [*ready.items()]:
-            if self._clock() >= held.bounce.deadline(self._terms.window_margin):
-                fates += self._settle(
-                    held.bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, held.owner
-                )
+            if self._too_late(held.bounce):
+                fates += self._expire(held.bounce, held.owner)
                 del ready[key]
         return fates
+
+    def _too_late(self, bounce: Bounce, ahead: timedelta = timedelta(0)) -> bool:
+        return self._clock() + ahead >= bounce.deadline(self._terms.window_margin)
+
+    def _expire(self, bounce: Bounce, owner: str | None) -> list[Fate]:
+        return self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
 
     def _window_for(self, bounces: int, left: float) -> Window | None:
         """One window for as many as fit into the time left, from where it is free."""
@@ -325,9 +340,10 @@ class Delivery:
         self, bounce: Bounce, window: Window, owner: str, *, doubtful: bool
     ) -> list[Fate] | _Retry:
         window.wait(lead=_LEAD_SECONDS)
-        if not self._warm():
-            return _Retry.LATER
+        if self._too_late(bounce):
+            return self._expire(bounce, owner)
         try:
+            self._sender.warm()
             bounce_id = self._sender.send(bounce, window.turn)
         except SlotExpiredError:
             self._count(Event.SLOT_EXPIRED)
@@ -371,6 +387,20 @@ class Delivery:
         detail: str = "",
     ) -> list[Fate]:
         """Write the end to the ledger; what has happened stays so even if that fails."""
+        fates, _ = self._write(bounce, state, reason, owner, bounce_id=bounce_id, detail=detail)
+        return fates
+
+    def _write(
+        self,
+        bounce: Bounce,
+        state: State,
+        reason: str | None,
+        owner: str | None,
+        *,
+        bounce_id: str = "",
+        detail: str = "",
+    ) -> tuple[list[Fate], bool]:
+        """The fates, and whether the ledger has them."""
         fates = [
             _fate(bounce, each, state, reason=reason, bounce_id=bounce_id, detail=detail)
             for each in bounce.recipients
@@ -392,23 +422,24 @@ class Delivery:
             standing = self._ledger.settle(entries, owner=owner)
         except LedgerUnavailableError:
             self._count(Event.LEDGER_LAGS)
-            return fates
+            return fates, False
         if owner is not None:
-            return fates  # what its holder did has happened, whatever the ledger says
-        return [
+            return fates, True  # what its holder did has happened, whatever the ledger says
+        told = [
             msgspec.structs.replace(fate, state=standing[fate.recipient], repeated=True)
             if fate.recipient in standing
             else fate
             for fate in fates
         ]
-
-    def _defer(self, bounce: Bounce, owner: str | None, *, doubtful: bool) -> list[Fate]:
-        detail = ANSWER_LOST if doubtful else ""
-        return self._settle(bounce, State.DEFERRED, None, owner, detail=detail)
+        return told, True
 
     def _left(self, until: datetime) -> float:
         """Seconds in which a call may still start and be answered before `until`."""
         return (until - self._clock()).total_seconds() - _CALL_SECONDS
+
+
+def _doubt(doubtful: bool) -> str:
+    return ANSWER_LOST if doubtful else ""
 
 
 def _fate(

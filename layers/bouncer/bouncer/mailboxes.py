@@ -6,7 +6,7 @@ The item format is documented in docs/mailboxes.md, so that any system can write
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
 
@@ -69,8 +69,7 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def over_daily_quota(self, now: datetime) -> bool:
         if self.quota_messages_per_day is None:
             return False
-        # Another mail may have seen midnight first: what it counted is of this day or later.
-        today = self.messages_day >= utc_day(now)
+        today = self.messages_day == counting_day(self.messages_day, now)
         return (self.messages_today if today else 0) >= self.quota_messages_per_day
 
     def full(self) -> bool:
@@ -82,6 +81,12 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def utc_day(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def counting_day(messages_day: str, now: datetime) -> str:
+    """The day that a mail counts into: today's, or the next where another saw midnight first."""
+    tomorrow = utc_day(now + timedelta(days=1))
+    return tomorrow if messages_day == tomorrow else utc_day(now)
 
 
 def _aware(moment: datetime) -> datetime:

@@ -352,7 +352,8 @@ def _overridden(
     """The shared rules with one domain's overrides laid over them, field by field."""
     merged = []
     for rule in rules:
-        override = overrides.get(rule["name"], {})
+        given = overrides.get(rule["name"], {})
+        override = {name: value for name, value in given.items() if value is not None}
         # The two ways to say what it bounces as exclude each other: the override's wins.
         ways = {"bounce_type", "recipient_dsn_fields"}
         kept = {k: v for k, v in rule.items() if k not in ways} if ways & set(override) else rule

@@ -133,7 +133,8 @@ class DynamoLedger:
             "updated_at = :now",
             "expires_at = :expires",
         ]
-        if entry.state not in (State.CLAIMED, State.DEAD_LETTERED):  # which leave it as it was
+        # A claim leaves it as it was, and so does who holds none and has nothing to add.
+        if entry.detail or (owner and entry.state is not State.CLAIMED):
             values[":detail"] = {"S": entry.detail}
             sets.append("detail = :detail")
         optional = {

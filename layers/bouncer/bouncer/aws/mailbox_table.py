@@ -60,6 +60,7 @@ class MailboxTable:
         self._name = name
         self._names = names or {}
         self._on_bad_item = on_bad_item
+        self._bad: set[str] = set()
 
     def scan(self) -> Iterator[Mailbox]:
         pages = self._client.get_paginator("scan").paginate(
@@ -67,7 +68,7 @@ class MailboxTable:
         )
         for page in pages:
             for item in page["Items"]:
-                yield read_item(item, self._names, self._on_bad_item)
+                yield self._read(item)
 
     def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:
         """The entries of at most 100 addresses."""
@@ -76,7 +77,7 @@ class MailboxTable:
         while keys:
             answer = self._client.batch_get_item(RequestItems={self._name: {"Keys": keys}})
             for item in answer["Responses"].get(self._name, []):
-                mailbox = read_item(item, self._names, self._on_bad_item)
+                mailbox = self._read(item)
                 found[mailbox.address] = mailbox
             keys = list(answer["UnprocessedKeys"].get(self._name, {"Keys": []})["Keys"])
         return found
@@ -132,7 +133,10 @@ class MailboxTable:
         """
         wanted = {each.mailbox.address: each for each in entries}
         standing = self.get(list(wanted))
-        changes = [_change(standing.get(each), entry) for each, entry in wanted.items()]
+        changes = [
+            _change(standing.get(each), entry, mend=self.unreadable(each))
+            for each, entry in wanted.items()
+        ]
         if not dry_run:
             self._write_new([wanted[c.address].mailbox for c in changes if c.kind == "added"])
             changed = [c for c in changes if c.kind == "changed"]
@@ -159,6 +163,17 @@ class MailboxTable:
             [name for name, value in after.items() if value is None],
         )
 
+    def unreadable(self, address: str) -> bool:
+        """Whether an item was met that could not be read."""
+        return address in self._bad
+
+    def _read(self, item: Mapping[str, Any]) -> Mailbox:
+        return read_item(item, self._names, self._bad_item)
+
+    def _bad_item(self, address: str, error: str) -> None:
+        self._bad.add(address)
+        self._on_bad_item(address, error)
+
     def _attribute(self, field: str) -> str:
         return self._names.get(field, field)
 
@@ -180,7 +195,8 @@ class MailboxTable:
         return True
 
 
-def _change(standing: Mailbox | None, wanted: Entry) -> Change:
+def _change(standing: Mailbox | None, wanted: Entry, *, mend: bool) -> Change:
+    """What an entry changes; one that could not be read gets all that the file names."""
     address, after = wanted.mailbox.address, msgspec.to_builtins(wanted.mailbox)
     if standing is None:
         fields = {name: (None, value) for name, value in after.items() if name != "address"}
@@ -190,7 +206,7 @@ def _change(standing: Mailbox | None, wanted: Entry) -> Change:
     fields = {
         name: (before.get(name), after.get(name))
         for name in sorted(names)
-        if before.get(name) != after.get(name)
+        if mend or before.get(name) != after.get(name)
     }
     kind = "changed" if fields else "unchanged"
     return Change(address=address, kind=kind, fields=fields)

@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 
 from bouncer.bounce import Bounce, BounceError
 from bouncer.sender import RefusedError, ThrottledError, TryAgainError
@@ -77,6 +78,8 @@ class SesSender:
             raise _classified(error) from error
         except NoCredentialsError as error:
             raise TryAgainError(str(error), answer_lost=False) from error
+        except ResponseParserError as error:
+            raise TryAgainError(f"unreadable answer: {error}", answer_lost=True) from error
         except BotoCoreError as error:
             lost = isinstance(error, HTTPClientError) and not isinstance(error, _NOT_SENT)
             if not lost and not isinstance(error, _NOT_SENT):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bouncer.mailboxes import Mailbox, utc_day
+from bouncer.mailboxes import Mailbox, counting_day
 from bouncer.usage import Charged, Full, UsageUnavailableError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _LONGEST_PAUSE = 0.4
 _NOT_COUNTED = "attribute_not_exists(pk)"
 _COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
 _ROOM = "(attribute_not_exists(used_bytes) OR used_bytes <= :room)"
-_SAME_DAY = "messages_day = :today"
-_NEW_DAY = "(attribute_not_exists(messages_day) OR messages_day < :today)"
+_SAME_DAY = "messages_day = :seen"
+_NO_DAY = "attribute_not_exists(messages_day)"
 _BELOW_CAP = "messages_today < :cap"
 
 
@@ -101,11 +101,13 @@ class DynamoUsage:
     def _charge(
         self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
     ) -> list[dict[str, Any]]:
-        # A mail that was looked up before midnight counts into the day that others have begun.
-        today = max(utc_day(now), mailbox.messages_day)
+        today = counting_day(mailbox.messages_day, now)
         same_day = mailbox.messages_day == today
-        conditions = ["attribute_exists(address)", _SAME_DAY if same_day else _NEW_DAY]
+        seen = _SAME_DAY if mailbox.messages_day else _NO_DAY
+        conditions = ["attribute_exists(address)", seen]
         values = {":size": {"N": str(size)}, ":one": {"N": "1"}, ":today": {"S": today}}
+        if mailbox.messages_day:
+            values[":seen"] = {"S": mailbox.messages_day}
         if enforce and mailbox.quota_bytes is not None:
             conditions.append(_ROOM)
             values[":room"] = {"N": str(mailbox.quota_bytes - size)}
@@ -214,7 +216,7 @@ def _refreshed(mailbox: Mailbox, item: dict[str, Any]) -> Mailbox:
 
 
 def _with(mailbox: Mailbox, size: int, now: datetime) -> Mailbox:
-    today = max(utc_day(now), mailbox.messages_day)
+    today = counting_day(mailbox.messages_day, now)
     before = mailbox.messages_today if mailbox.messages_day == today else 0
     return msgspec.structs.replace(
         mailbox,

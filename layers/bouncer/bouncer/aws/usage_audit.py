@@ -75,7 +75,8 @@ class UsageAudit:
         began = self._clock() - _IN_FLIGHT
         # The mailboxes first: whatever is counted or given back later moves a counter that
         # was read, and `correct` leaves it alone.
-        boxes = list(MailboxTable(self._dynamodb, self._mailboxes).scan())
+        table = MailboxTable(self._dynamodb, self._mailboxes)
+        boxes = [box for box in table.scan() if not table.unreadable(box.address)]
         stored = dict(self._stored(advance))
         sums: Counter[str] = Counter()
         missed: set[str] = set()
