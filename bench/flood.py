@@ -231,27 +231,25 @@ class _Ledger:
 
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
+        self.holders: dict[str, str] = {}
 
     def claim(
         self,
         message_id: str,
         reasons: Mapping[str, str],
         *,
-        owner: str,  # noqa: ARG002
-        until: datetime,  # noqa: ARG002
+        owner: str,
+        until: datetime,  # noqa: ARG002  (the protocol's; no holder here crashes)
     ) -> Claims:
         assert self.states.get(message_id, State.DEFERRED) is State.DEFERRED
         self.states[message_id] = State.CLAIMED
+        self.holders[message_id] = owner
         return Claims(mine=frozenset(reasons), settled={}, in_flight={})
 
-    def settle(
-        self,
-        entries: Iterable[Entry],
-        *,
-        owner: str | None = None,  # noqa: ARG002
-    ) -> dict[str, State]:
+    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
         for entry in entries:
             assert self.states.get(entry.message_id) not in SETTLED
+            assert owner in (None, self.holders.get(entry.message_id))
             self.states[entry.message_id] = entry.state
         return {}
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import smtplib
 import time
 from collections.abc import Callable, Iterator
@@ -317,7 +316,7 @@ def main(
                 _print_hints(aws)
                 while os.getppid() == parent:  # until a signal, or until its starter is gone
                     time.sleep(0.5)
-                signal.raise_signal(signal.SIGTERM)
+                return
             rows = run_stories(aws, outputs)
     except StackError as error:
         screen.print(Text(str(error), "red"))

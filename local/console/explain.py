@@ -277,7 +277,7 @@ def _print(explained: Explained) -> None:
         )
     print_table(
         "\ndecisions",
-        ("recipient", "outcome", "reason", "BounceType", "status", "", "not bounced, since"),
+        ("recipient", "outcome", "reason", "BounceType", "status", ""),
         [
             (
                 each.recipient,
@@ -286,11 +286,12 @@ def _print(explained: Explained) -> None:
                 each.bounce.bounce_type if each.bounce else None,
                 each.bounce.status if each.bounce else None,
                 "dry run" if each.dry_run else "the mail is kept" if each.keep else None,
-                plan.faults.get(each.recipient),
             )
             for each in plan.decisions
         ],
     )
+    for recipient, fault in plan.faults.items():
+        say(f"\n{recipient} cannot be in a bounce: {fault}", "yellow")
     if plan.suppressed:
         sources = {guard.name.value: guard.source for guard in GUARDS}
         source = sources.get(plan.suppressed)
@@ -391,7 +392,7 @@ def replay(
         )
         changes += _changes(path, plans)
     mails = len(results) - len(unreadable)
-    report = {
+    report: dict[str, Any] = {
         "mails": mails,
         "unreadable": unreadable,
         "recipients": [
@@ -402,20 +403,22 @@ def replay(
     }
     if as_json:
         print_json(report)
-        raise typer.Exit(_status(mails, unreadable))
-    rows = [(o, r, s, n) for (o, r, s), n in sorted(counts.items())]
-    print_table(f"{mails} mails", ("outcome", "reason", "suppressed", "recipients"), rows)
-    for each in unreadable:
+    else:
+        _print_replay(report, policy, against)
+    if unreadable and not mails:
+        raise typer.Exit(1)
+
+
+def _print_replay(report: dict[str, Any], policy: Path, against: Path | None) -> None:
+    columns = ("outcome", "reason", "suppressed", "recipients")
+    rows = [tuple(each.values()) for each in report["recipients"]]
+    print_table(f"{report['mails']} mails", columns, rows)
+    for each in report["unreadable"]:
         say(f"unreadable: {each['error']}", "yellow")
     if against:
-        columns = ("file", "recipient", str(policy), str(against))
-        rows_changed = [(c["file"], c["recipient"], c["was"], c["becomes"]) for c in changes]
-        print_table(f"\n{len(changes)} recipients' outcome would change", columns, rows_changed)
-    raise typer.Exit(_status(mails, unreadable))
-
-
-def _status(mails: int, unreadable: list[dict[str, str]]) -> int:
-    return 1 if unreadable and not mails else 0
+        changes = [tuple(each.values()) for each in report["changes"]]
+        title = f"\n{len(changes)} recipients' outcome would change"
+        print_table(title, ("file", "recipient", str(policy), str(against)), changes)
 
 
 def _replayed(files: list[Path], desks: list[Desk]) -> Iterator[tuple[Path, list[Plan] | str]]:

@@ -198,9 +198,9 @@ def disable(
 ) -> None:
     """Let an address take no mail, for good or until a time."""
     fields: dict[str, Any] = {"status": "disabled"}
-    if until and until <= datetime.now(UTC):
-        fail(f"--until {until} has passed: the address would take mail at once")
     if until:
+        if until <= datetime.now(UTC):
+            fail(f"--until {until} has passed: the address would take mail at once")
         fields["status_until"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
         _change(table, stack, region, address, fields, [] if until else ["status_until"])

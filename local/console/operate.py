@@ -11,7 +11,7 @@ import typer
 from botocore.exceptions import ClientError
 
 from bouncer.aws.ledger import DynamoLedger
-from bouncer.bounce import Bounce
+from bouncer.bounce import WINDOW
 from bouncer.ledger import LedgerUnavailableError
 from bouncer.message import MalformedEventError, parse_event
 from bouncer.overflow import PoisonError, decode
@@ -69,13 +69,13 @@ class _Letter(msgspec.Struct, frozen=True, kw_only=True):
     """One dead letter."""
 
     kind: str
-    message_id: str
-    received_at: datetime | None
     why: str
-    verdict: str
-    """again, too old or unreadable."""
     handle: str
     body: str
+    message_id: str = ""
+    received_at: datetime | None = None
+    verdict: str = "unreadable"
+    """Or again, or too old."""
     payload: Any = None
 
 
@@ -95,10 +95,11 @@ def redrive(
         bounces = deployment.output("BounceDeadLetterQueue")
         events = deployment.output("EventDeadLetterQueue")
         margin = timedelta(seconds=float(deployment.parameters.get("WindowMarginSeconds", 300)))
-        letters = [
-            *(_bounce_letter(*each, margin) for each in _receive(sqs, bounces)),
-            *(_event_letter(*each, margin) for each in _receive(sqs, events)),
+        found = [
+            *(_bounce_letter(*each) for each in _receive(sqs, bounces)),
+            *(_event_letter(*each) for each in _receive(sqs, events)),
         ]
+        letters = [_judged(each, margin) for each in found]
         done = [_again(deployment, each) if run else "" for each in letters]
         for letter, result in zip(letters, done, strict=True):
             if not result:  # put back what was only looked at
@@ -160,23 +161,22 @@ def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
             return
 
 
-def _bounce_letter(handle: str, body: str, margin: timedelta) -> _Letter:
+def _bounce_letter(handle: str, body: str) -> _Letter:
     try:
         bounce = decode(body)
     except PoisonError as error:
-        return _letter("bounce", handle, body, margin, why=str(error))
-    return _letter(
-        "bounce",
-        handle,
-        body,
-        margin,
+        return _Letter(kind="bounce", why=str(error), handle=handle, body=body)
+    return _Letter(
+        kind="bounce",
         message_id=bounce.message_id,
         received_at=bounce.received_at,
         why="SES failed too often",
+        handle=handle,
+        body=body,
     )
 
 
-def _event_letter(handle: str, body: str, margin: timedelta) -> _Letter:
+def _event_letter(handle: str, body: str) -> _Letter:
     try:
         record = json.loads(body)
         payload = record["requestPayload"]
@@ -184,44 +184,23 @@ def _event_letter(handle: str, body: str, margin: timedelta) -> _Letter:
         why = f"{answer.get('errorType', '?')}: {answer.get('errorMessage', '?')}"
         mail = parse_event(payload)[0]
     except (ValueError, KeyError, TypeError, AttributeError, MalformedEventError) as error:
-        return _letter("event", handle, body, margin, why=str(error))
-    return _letter(
-        "event",
-        handle,
-        body,
-        margin,
+        return _Letter(kind="event", why=str(error), handle=handle, body=body)
+    return _Letter(
+        kind="event",
         message_id=mail.message_id,
         received_at=mail.received_at,
         why=why,
-        payload=payload,
-    )
-
-
-def _letter(
-    kind: str,
-    handle: str,
-    body: str,
-    margin: timedelta,
-    *,
-    why: str,
-    message_id: str = "",
-    received_at: datetime | None = None,
-    payload: Any = None,
-) -> _Letter:
-    deadline = received_at and Bounce(
-        message_id=message_id, received_at=received_at, bounce_sender="", recipients=()
-    ).deadline(margin)
-    too_old = deadline is not None and datetime.now(UTC) >= deadline
-    return _Letter(
-        kind=kind,
-        message_id=message_id,
-        received_at=received_at,
-        why=why,
-        verdict="unreadable" if not message_id else "too old" if too_old else "again",
         handle=handle,
         body=body,
         payload=payload,
     )
+
+
+def _judged(letter: _Letter, margin: timedelta) -> _Letter:
+    if letter.received_at is None:
+        return letter
+    too_old = datetime.now(UTC) >= letter.received_at + WINDOW - margin
+    return msgspec.structs.replace(letter, verdict="too old" if too_old else "again")
 
 
 def _again(deployment: Deployment, letter: _Letter) -> str:

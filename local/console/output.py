@@ -16,19 +16,30 @@ from rich.table import Table
 from rich.text import Text
 
 
-def _moment(text: str) -> datetime:
+def moment_of(text: str) -> datetime:
+    """An ISO 8601 time, in UTC, which it is without an offset.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         moment = datetime.fromisoformat(text)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
             f"{text!r} is not ISO 8601: write it as in 2026-11-21T12:00:00Z"
         ) from error
-    return moment
 
 
-MOMENT: dict[str, Any] = {"parser": _moment, "metavar": "TIME"}
-"""For a typer.Option that takes an ISO 8601 time; without an offset it is UTC."""
+def _option(text: str) -> datetime:
+    try:
+        return moment_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+MOMENT: dict[str, Any] = {"parser": _option, "metavar": "TIME"}
+"""For a typer.Option that takes a time."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -37,7 +37,15 @@ from local.console.deployment import (
     RegionOption,
     StackOption,
 )
-from local.console.output import MOMENT, Json, fail, plain_errors, print_json, print_table
+from local.console.output import (
+    MOMENT,
+    Json,
+    fail,
+    moment_of,
+    plain_errors,
+    print_json,
+    print_table,
+)
 
 REASON = "operator"
 """The reason code of a bounce that a person sent."""
@@ -182,10 +190,9 @@ def _moment(value: str | float) -> datetime:
     try:
         if isinstance(value, int | float):
             return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(value)
-    except (ValueError, TypeError, OverflowError, OSError) as error:
+        return moment_of(value)
+    except (ValueError, OverflowError, OSError) as error:
         raise ParameterError(f"{value!r} is not an ISO 8601 time") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _check(request: dict[str, Any]) -> None:

@@ -13,9 +13,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
+from urllib3 import HTTPResponse
 
 from bouncer.bounce import Bounce, BouncedRecipient, BounceType
 
@@ -218,6 +220,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     more: dict[str, Any] = {}
 
 
+def no_response(status: int) -> AWSResponse:
+    """What a `before-call` handler returns beside its answer: nothing was sent."""
+    return AWSResponse("https://nowhere.invalid", status, HTTPHeaders(), HTTPResponse())
+
+
 def fail(client: Any, operation: str, *answers: Answer | Exception) -> None:
     """Let the next calls of an operation fail, one answer each; the service never sees them."""
     waiting = list(answers)
@@ -228,7 +235,7 @@ def fail(client: Any, operation: str, *answers: Answer | Exception) -> None:
         each = waiting.pop(0)
         if isinstance(each, Exception):
             raise each
-        response = AWSResponse("https://nowhere.invalid", each.status, {}, None)  # type: ignore[arg-type]
+        response = no_response(each.status)
         metadata = {"HTTPStatusCode": each.status, "HTTPHeaders": {}}
         error = {"Code": each.code, "Message": each.message}
         return response, {"Error": error, "ResponseMetadata": metadata, **each.more}

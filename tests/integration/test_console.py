@@ -14,7 +14,6 @@ import boto3
 import jsonschema
 import msgspec
 import pytest
-from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_s3 import S3Client
@@ -48,6 +47,7 @@ from tests.integration.builders import (
     entry_of,
     item,
     mailbox_of,
+    no_response,
     put_mail,
     put_mailbox,
     ses_event,
@@ -680,7 +680,7 @@ def deployed_policies(stack: Stack) -> list[dict[str, Any]]:
         started.append(
             {"application": path[1], "environment": path[3], **json.loads(params["body"])}
         )
-        return AWSResponse("", 201, {}, None), {"ResponseMetadata": {}}  # type: ignore[arg-type]
+        return no_response(201), {"ResponseMetadata": {}}
 
     stack.hooks.append(("appconfig", "before-call.appconfig.StartDeployment", start))
     return started
@@ -1351,7 +1351,7 @@ def test_a_letter_that_has_come_back_by_itself_is_listed_all_the_same(
         error = {"Code": "InvalidParameterValue", "Message": "the receipt handle has expired"}
         metadata = {"HTTPStatusCode": 400, "HTTPHeaders": {}}
         answer = {"Error": error, "ResponseMetadata": metadata}
-        return AWSResponse("", 400, {}, None), answer  # type: ignore[arg-type]
+        return no_response(400), answer
 
     stack.hooks.append(("sqs", "before-call.sqs.ChangeMessageVisibility", expired))
     dead_bounce(sqs, stack)
@@ -1406,7 +1406,7 @@ def test_every_bounce_type_can_be_sent_by_hand(ses: SesServer, bounce_type: Boun
     assert fate["status"] == STATUS[bounce_type]
 
 
-WRITTEN_OUT = {
+WRITTEN_OUT: dict[str, Any] = {
     "Recipient": NOBODY,
     "RecipientDsnFields": {
         "Action": "failed",
@@ -1485,7 +1485,7 @@ FILLED: dict[str, Any] = {
     ],
     "BounceSenderArn": None,
 }
-NULL_FIELDS: dict[str, Any] = {**WRITTEN_OUT["RecipientDsnFields"], "RemoteMta": None}  # type: ignore[dict-item]
+NULL_FIELDS: dict[str, Any] = {**WRITTEN_OUT["RecipientDsnFields"], "RemoteMta": None}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.httpsession import URLLib3Session
 from botocore.stub import Stubber
 from mypy_boto3_ses import SESClient
 
@@ -230,7 +231,7 @@ def test_a_connection_that_was_idle_for_long_is_warmed_again(
 def test_an_ses_that_does_not_answer_to_warming_sent_nothing(
     sender: SesSender, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
 ) -> None:
-    break_session(sender, monkeypatch, trouble)
+    break_connections(monkeypatch, trouble)
     with pytest.raises(TryAgainError) as caught:
         sender.warm()
     assert not caught.value.answer_lost
@@ -253,20 +254,17 @@ def test_any_other_fault_in_warming_is_left_for_the_call_to_say(
     trouble: BotoCoreError,
 ) -> None:
     with monkeypatch.context() as patch:
-        break_session(sender, patch, trouble)
+        break_connections(patch, trouble)
         sender.warm()
     sender.warm()
     assert len(ses_server.arrivals) == 1
 
 
-def break_session(
-    sender: SesSender, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
-) -> None:
-    def send(_: Any) -> Any:
+def break_connections(monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError) -> None:
+    def send(*_: Any) -> Any:
         raise trouble
 
-    session = sender._client._endpoint.http_session  # type: ignore[attr-defined]
-    monkeypatch.setattr(session, "send", send)
+    monkeypatch.setattr(URLLib3Session, "send", send)
 
 
 @pytest.mark.parametrize("status", [200, 429, 503])

@@ -39,7 +39,11 @@ def test_what_is_not_said_has_a_default() -> None:
     assert settings.ledger_retention == timedelta(days=14)
     assert settings.log_addresses is LogAddresses.FULL
     assert settings.usage is UsageMode.EXTERNAL
-    assert (settings.mail_bucket, settings.policy_profile, settings.attribute_names) == ("", "", {})
+    assert (settings.mail_bucket, settings.policy_profile, settings.mailbox_attributes) == (
+        "",
+        "",
+        "",
+    )
 
 
 def test_what_is_said_is_read_as_what_it_is() -> None:
@@ -138,4 +142,4 @@ def test_the_function_of_the_rules_knows_a_tables_own_names() -> None:
 def test_attribute_names_are_pairs(text: str, names: dict[str, str]) -> None:
     assert attribute_names(text) == names
     settings = InboundSettings.read({**INBOUND, "MAILBOX_ATTRIBUTES": text})
-    assert settings.attribute_names == names
+    assert attribute_names(settings.mailbox_attributes) == names

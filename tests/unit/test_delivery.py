@@ -432,21 +432,27 @@ def test_a_throttled_call_holds_everyone_back_and_takes_a_new_slot(world: World)
     assert world.counted == [Event.THROTTLED]
 
 
-def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(world: World) -> None:
+def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def break_down(bounce: Bounce, turn: Callable[[], None]) -> str:
         turn()
         world.slots.broken = True
         raise ThrottledError
 
-    world.sender.send = break_down  # type: ignore[method-assign]
+    monkeypatch.setattr(world.sender, "send", break_down)
     assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
     assert world.counted == [Event.THROTTLED, Event.NO_SLOT, Event.NO_SLOT]
 
 
-def test_the_connection_is_opened_before_a_slot_is_asked_for(world: World) -> None:
+def test_the_connection_is_opened_before_a_slot_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a quiet day the slot is now, and opening one would make the call late."""
     asked_when_warmed: list[int] = []
-    world.sender.warm = lambda: asked_when_warmed.append(len(world.slots.asked))  # type: ignore[method-assign]
+    monkeypatch.setattr(
+        world.sender, "warm", lambda: asked_when_warmed.append(len(world.slots.asked))
+    )
     world.inbound(mail())
     assert asked_when_warmed[0] == 0
 
@@ -466,7 +472,7 @@ def test_where_no_connection_can_be_opened_the_bounce_is_queued_without_a_slot(
 
 
 def test_a_connection_that_is_lost_while_waiting_for_the_slot_is_a_passing_failure(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = iter([None, TryAgainError("timed out", answer_lost=False)])
 
@@ -474,7 +480,7 @@ def test_a_connection_that_is_lost_while_waiting_for_the_slot_is_a_passing_failu
         if trouble := next(opened, None):
             raise trouble
 
-    world.sender.warm = warm  # type: ignore[method-assign]
+    monkeypatch.setattr(world.sender, "warm", warm)
     assert states(world.inbound(mail())) == {"msg1": State.SENT}
     assert world.counted == [Event.TRY_AGAIN]
 

@@ -180,8 +180,11 @@ class Delivery:
     def _send_now(
         self, bounce: Bounce, owner: str, until: datetime, *, doubtful: bool
     ) -> list[Fate]:
-        # On a quiet day the slot is now, and opening a connection takes longer than it waits.
-        if not self._warm():
+        try:
+            # On a quiet day the slot is now, and opening a connection takes longer than it waits.
+            self._sender.warm()
+        except TryAgainError:
+            self._count(Event.TRY_AGAIN)
             return self._queue(bounce, owner, doubtful=doubtful)
         for _ in range(_INLINE_TRIES):
             window = self._reserve(1, min(self._terms.wait_budget, self._left(until)))
@@ -247,7 +250,7 @@ class Delivery:
         return self._settle(bounce, State.DEAD_LETTERED, None)
 
     def _send_in_windows(
-        self, ready: dict[str, "_Held"], until: datetime
+        self, ready: dict[str, _Held], until: datetime
     ) -> tuple[list[Fate], set[str]]:
         fates: list[Fate] = []
         failed: dict[str, _Held] = {}
@@ -272,15 +275,16 @@ class Delivery:
                 fates += outcome
             fates += self._give_up_late(ready)
         handed_back = ready | failed
-        for held in handed_back.values():
-            _, written = self._write(
-                held.bounce, State.DEFERRED, None, held.owner, detail=_doubt(held.doubtful)
-            )
-            if not written:
-                break  # as above; the leases run out
+        try:
+            for held in handed_back.values():
+                its = _fates(held.bounce, State.DEFERRED, detail=_doubt(held.doubtful))
+                self._record(held.bounce, its, held.owner)
+        except LedgerUnavailableError:
+            # Each failure takes seconds, which are not left; the other leases run out.
+            self._count(Event.LEDGER_LAGS)
         return fates, set(handed_back)
 
-    def _give_up_late(self, ready: dict[str, "_Held"]) -> list[Fate]:
+    def _give_up_late(self, ready: dict[str, _Held]) -> list[Fate]:
         """Take out what cannot make the window any more."""
         fates: list[Fate] = []
         for key, held in [*ready.items()]:
@@ -327,14 +331,6 @@ class Delivery:
         except NoSlotError:
             self._count(Event.NO_SLOT)
             return None
-
-    def _warm(self) -> bool:
-        try:
-            self._sender.warm()
-        except TryAgainError:
-            self._count(Event.TRY_AGAIN)
-            return False
-        return True
 
     def _call(
         self, bounce: Bounce, window: Window, owner: str, *, doubtful: bool
@@ -387,51 +383,36 @@ class Delivery:
         detail: str = "",
     ) -> list[Fate]:
         """Write the end to the ledger; what has happened stays so even if that fails."""
-        fates, _ = self._write(bounce, state, reason, owner, bounce_id=bounce_id, detail=detail)
-        return fates
-
-    def _write(
-        self,
-        bounce: Bounce,
-        state: State,
-        reason: str | None,
-        owner: str | None,
-        *,
-        bounce_id: str = "",
-        detail: str = "",
-    ) -> tuple[list[Fate], bool]:
-        """The fates, and whether the ledger has them."""
-        fates = [
-            _fate(bounce, each, state, reason=reason, bounce_id=bounce_id, detail=detail)
-            for each in bounce.recipients
-        ]
-        entries = [
-            Entry(
-                message_id=fate.message_id,
-                recipient=fate.recipient,
-                state=state,
-                reason=fate.reason,
-                status=fate.status,
-                received_at=bounce.received_at,
-                bounce_id=bounce_id,
-                detail=detail,
-            )
-            for fate in fates
-        ]
+        fates = _fates(bounce, state, reason=reason, bounce_id=bounce_id, detail=detail)
         try:
-            standing = self._ledger.settle(entries, owner=owner)
+            standing = self._record(bounce, fates, owner)
         except LedgerUnavailableError:
             self._count(Event.LEDGER_LAGS)
-            return fates, False
+            return fates
         if owner is not None:
-            return fates, True  # what its holder did has happened, whatever the ledger says
-        told = [
+            return fates  # what its holder did has happened, whatever the ledger says
+        return [
             msgspec.structs.replace(fate, state=standing[fate.recipient], repeated=True)
             if fate.recipient in standing
             else fate
             for fate in fates
         ]
-        return told, True
+
+    def _record(self, bounce: Bounce, fates: list[Fate], owner: str | None) -> Mapping[str, State]:
+        entries = [
+            Entry(
+                message_id=fate.message_id,
+                recipient=fate.recipient,
+                state=fate.state,
+                reason=fate.reason,
+                status=fate.status,
+                received_at=bounce.received_at,
+                bounce_id=fate.bounce_id,
+                detail=fate.detail,
+            )
+            for fate in fates
+        ]
+        return self._ledger.settle(entries, owner=owner)
 
     def _left(self, until: datetime) -> float:
         """Seconds in which a call may still start and be answered before `until`."""
@@ -440,6 +421,20 @@ class Delivery:
 
 def _doubt(doubtful: bool) -> str:
     return ANSWER_LOST if doubtful else ""
+
+
+def _fates(
+    bounce: Bounce,
+    state: State,
+    *,
+    reason: str | None = None,
+    bounce_id: str = "",
+    detail: str = "",
+) -> list[Fate]:
+    return [
+        _fate(bounce, each, state, reason=reason, bounce_id=bounce_id, detail=detail)
+        for each in bounce.recipients
+    ]
 
 
 def _fate(

@@ -213,7 +213,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
             decoded: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
             return decoded
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise PolicyError(f"{origin}: cannot be read: {error}") from error
 
 

@@ -101,10 +101,6 @@ class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
     policy_environment: str = ""
     policy_profile: str = ""
 
-    @property
-    def attribute_names(self) -> dict[str, str]:
-        return attribute_names(self.mailbox_attributes)
-
 
 def attribute_names(pairs: str) -> dict[str, str]:
     """`field=attribute` pairs, comma-separated, as the stack's MailboxAttributes has them."""

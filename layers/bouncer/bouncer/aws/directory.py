@@ -57,7 +57,7 @@ class DynamoDirectory:
         entries: dict[str, Mailbox] = {}
         for first in range(0, len(keys), _KEYS_A_READ):
             for item in self._read_chunk(keys[first : first + _KEYS_A_READ]):
-                mailbox = self._mailbox(item)
+                mailbox = read_item(item, self._names, self._on_bad_item)
                 entries[mailbox.address] = mailbox
         return entries
 
@@ -70,9 +70,6 @@ class DynamoDirectory:
             if not keys:
                 return items
         raise DirectoryUnavailableError(f"{len(keys)} mailboxes were left unread")
-
-    def _mailbox(self, item: Mapping[str, Any]) -> Mailbox:
-        return read_item(item, self._names, self._on_bad_item)
 
 
 def read_item(

@@ -9,7 +9,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bouncer.address import normalise
 from bouncer.ledger import (
     ANSWER_LOST,
-    SETTLED,
     UNANSWERED,
     Claims,
     Entry,
@@ -67,15 +66,15 @@ class DynamoLedger:
             entry = Entry(
                 message_id=message_id, recipient=recipient, state=State.CLAIMED, reason=reason
             )
-            written, holder = self._write(entry, _CLAIMABLE, owner=owner, until=until)
+            written, before = self._write(entry, _CLAIMABLE, owner=owner, until=until)
             if written:
                 mine.add(recipient)
-                if holder.detail == ANSWER_LOST:
+                if before is not None and before.detail == ANSWER_LOST:
                     doubtful.add(recipient)
-            elif holder.state in SETTLED or holder.state is State.REJECTED:
-                settled[recipient] = holder.state
+            elif before is None or before.state is State.CLAIMED:
+                in_flight[recipient] = (before and before.lease_until) or until
             else:
-                in_flight[recipient] = holder.lease_until or until
+                settled[recipient] = before.state
         return Claims(
             mine=frozenset(mine),
             doubtful=frozenset(doubtful),
@@ -89,9 +88,9 @@ class DynamoLedger:
         for entry in entries:
             unclaimed = _GIVEN_UP if entry.state is State.DEAD_LETTERED else _UNTOUCHED
             condition = unclaimed if owner is None else _MINE
-            written, holder = self._write(entry, condition, owner=owner)
-            if not written:
-                standing[entry.recipient] = holder.state
+            written, before = self._write(entry, condition, owner=owner)
+            if not written and before is not None:
+                standing[entry.recipient] = before.state
         return standing
 
     def history(self, message_id: str) -> list[Entry]:
@@ -104,7 +103,8 @@ class DynamoLedger:
                     ":recipient": {"S": "recipient#"},
                 },
             )
-            return [_entry(item) for page in pages for item in page["Items"]]
+            entries = (_entry(item) for page in pages for item in page["Items"])
+            return [each for each in entries if each is not None]
         except (ClientError, BotoCoreError) as error:
             raise LedgerUnavailableError(str(error)) from error
 
@@ -115,8 +115,8 @@ class DynamoLedger:
         *,
         owner: str | None = None,
         until: datetime | None = None,
-    ) -> tuple[bool, Entry]:
-        """Write the entry: whether it was written, and what stood there before, if anything."""
+    ) -> tuple[bool, Entry | None]:
+        """Write the entry: whether it was written, and what stood there before."""
         now = self._clock()
         values: dict[str, Any] = {
             ":state": {"S": entry.state},
@@ -176,10 +176,10 @@ class DynamoLedger:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise LedgerUnavailableError(str(error)) from error
             standing: Any = error.response.get("Item", {})
-            return False, _entry(standing) if standing else entry
+            return False, _entry(standing)
         except BotoCoreError as error:
             raise LedgerUnavailableError(str(error)) from error
-        return True, _entry(before) if before else entry
+        return True, _entry(before)
 
 
 def _pk(message_id: str) -> str:
@@ -198,7 +198,10 @@ def _moment(item: Mapping[str, Any], name: str) -> datetime | None:
     return datetime.fromtimestamp(float(item[name]["N"]), UTC) if name in item else None
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def _entry(item: Mapping[str, Any]) -> Entry | None:
+    if not item:
+        return None
+
     def text(name: str) -> str:
         return str(item.get(name, {}).get("S", ""))
 

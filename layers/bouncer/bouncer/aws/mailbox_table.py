@@ -1,4 +1,4 @@
-"""Writing the mailbox table: for people and imports, never for the functions."""
+"""The mailbox table as a whole: read for `rules sync`, written by people and imports only."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

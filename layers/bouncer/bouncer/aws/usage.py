@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 0.4
 _NOT_COUNTED = "attribute_not_exists(pk)"
 _COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
 _ROOM = "(attribute_not_exists(used_bytes) OR used_bytes <= :room)"
-_SAME_DAY = "messages_day = :seen"
+_DAY_SEEN = "messages_day = :seen"
 _NO_DAY = "attribute_not_exists(messages_day)"
 _BELOW_CAP = "messages_today < :cap"
 
@@ -64,9 +64,10 @@ class DynamoUsage:
             if _failed(reasons[0]):
                 return Charged(mailbox=standing, repeated=True)
             if _failed(reasons[1]):
-                if not reasons[1].get("Item"):
+                item = reasons[1].get("Item")
+                if not item:
                     return Charged(mailbox=standing, repeated=True)  # it was removed meanwhile
-                standing = _refreshed(mailbox, reasons[1].get("Item", {}))
+                standing = _refreshed(mailbox, item)
                 if enforce and (standing.without_room(size) or standing.over_daily_quota(now)):
                     return Full(mailbox=standing)
                 continue  # the day turned, or room came back: the condition was another one's
@@ -103,11 +104,13 @@ class DynamoUsage:
     ) -> list[dict[str, Any]]:
         today = counting_day(mailbox.messages_day, now)
         same_day = mailbox.messages_day == today
-        seen = _SAME_DAY if mailbox.messages_day else _NO_DAY
-        conditions = ["attribute_exists(address)", seen]
+        conditions = ["attribute_exists(address)"]
         values = {":size": {"N": str(size)}, ":one": {"N": "1"}, ":today": {"S": today}}
         if mailbox.messages_day:
+            conditions.append(_DAY_SEEN)
             values[":seen"] = {"S": mailbox.messages_day}
+        else:
+            conditions.append(_NO_DAY)
         if enforce and mailbox.quota_bytes is not None:
             conditions.append(_ROOM)
             values[":room"] = {"N": str(mailbox.quota_bytes - size)}

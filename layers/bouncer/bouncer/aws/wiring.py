@@ -18,7 +18,14 @@ from bouncer.delivery import Delivery, Event
 from bouncer.limiter import Limiter
 from bouncer.plan import Identity
 from bouncer.service import Inbound, NoStore, Planner, Store
-from bouncer.settings import InboundSettings, SendSettings, Settings, UsageMode, UsageSettings
+from bouncer.settings import (
+    InboundSettings,
+    SendSettings,
+    Settings,
+    UsageMode,
+    UsageSettings,
+    attribute_names,
+)
 
 
 def delivery(
@@ -73,7 +80,7 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
         directory=DynamoDirectory(
             dynamodb,
             settings.mailbox_table,
-            settings.attribute_names,
+            attribute_names(settings.mailbox_attributes),
             on_bad_item=telemetry.bad_mailbox,
         ),
         store=store,
