@@ -9,7 +9,7 @@ import sys
 import typer
 
 from bench import decide, flood, limiter
-from local.console.output import say
+from bouncer_console.output import say
 from local.stack import StackError
 
 

@@ -16,13 +16,14 @@ import typer
 
 from bench import ROOT
 from bench.machine import machine
-from bouncer.bounce import BounceType
-from bouncer.conditions import Facts
+from bouncer.delivery.bounce import BounceType
 from bouncer.mailboxes import Mailbox, Status
 from bouncer.message import parse_event
 from bouncer.plan import Identity, make_plan
-from bouncer.policy import Outcome, decide, load
-from local.console.output import print_table, say
+from bouncer.policy.conditions import Facts
+from bouncer.policy.decide import Outcome, decide
+from bouncer.policy.load import load
+from bouncer_console.output import print_table, say
 
 RULES, RECIPIENTS = 100, 50
 _ROUNDS = 15

@@ -23,7 +23,7 @@ from bench import PACKAGES
 from bench.recorder import Ringer
 from bouncer.aws import clients
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, Limiter, Pace, Reserved, SlotExpiredError, SlotStore
+from bouncer.limiter import Busy, Granted, Limiter, Pace, SlotExpiredError, SlotStore
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -207,7 +207,7 @@ def _without_expiry(job: Job) -> Run:
         count = RequestCount()
         for _ in range(job.calls):
             asked = time.monotonic()
-            answer: Reserved | Busy = Busy(0.0)
+            answer: Granted | Busy = Busy(0.0)
             while isinstance(answer, Busy):
                 answer = slots.reserve(time.time(), job.interval, _PATIENCE, 2 * _PATIENCE)
             while (pause := answer.start - time.time()) > 0:

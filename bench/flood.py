@@ -1,6 +1,6 @@
 """`python -m bench.flood`: a day of inbound mail in virtual time, more than SES lets us bounce.
 
-What decides is the product's own: Delivery, Limiter, Pace, Window and MemorySlots; the queue,
+What decides is the product's own: Delivery, Limiter, Pace, Reservation and MemorySlots; the queue,
 the ledger and SES are fakes in memory, and nobody sleeps. Simulated are:
 
     mail ──► a container (at most 1,000 of them, each with its own memory of the limiter)
@@ -28,11 +28,11 @@ import typer
 
 from bench.machine import OUTPUT, machine
 from bouncer.aws.slots import Guess
-from bouncer.bounce import Bounce, BouncedRecipient, BounceType
-from bouncer.delivery import Delivery, Terms
-from bouncer.ledger import SETTLED, Claims, Entry, State
-from bouncer.limiter import Busy, Limiter, MemorySlots, Pace, Reserved
-from local.console.output import print_table, say
+from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.delivery import Delivery, Terms
+from bouncer.delivery.ledger import SETTLED, BounceState, Claims, LedgerEntry
+from bouncer.limiter import Busy, Granted, Limiter, MemorySlots, Pace
+from bouncer_console.output import print_table, say
 
 DAY = 86_400.0
 BATCH, WORKERS = 10, 2
@@ -53,7 +53,7 @@ _INBOUND_SECONDS, _WORKER_SECONDS = 23.5, 88.5
 """The functions' timeouts less what they keep for themselves."""
 _VISIBILITY = 540.0
 _COUNT_HOLDS = 5.0
-"""SqsOverflow's: so long each container believes a length of the queue."""
+"""SqsBounceQueue's: so long each container believes a length of the queue."""
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _RECIPIENTS = (
@@ -97,7 +97,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     pattern: Pattern
     mails: int = 0
     at_once: int = 0
-    deferred: int = 0
+    queued: int = 0
     by_worker: int = 0
     given_up_at_once: int = 0
     given_up_later: int = 0
@@ -166,7 +166,7 @@ class _SharedSlots:
 
     def reserve(
         self, now: float, span: float, max_wait: float, horizon: float, guess: Guess
-    ) -> Reserved | Busy:
+    ) -> Granted | Busy:
         assert now >= self._last, "an invocation came back to the shared slots later on"
         self._last = now
         answer = self._slots.reserve(now, span, max_wait, horizon)
@@ -186,7 +186,7 @@ class _Slots:
         self._shared = shared
         self._guess = Guess()
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         return self._shared.reserve(now, span, max_wait, horizon, self._guess)
 
     def hold_back(self, now: float, until: float) -> None:
@@ -230,7 +230,7 @@ class _Ledger:
     """Refuses whatever would bounce a mail twice, or end it twice."""
 
     def __init__(self) -> None:
-        self.states: dict[str, State] = {}
+        self.states: dict[str, BounceState] = {}
         self.holders: dict[str, str] = {}
 
     def claim(
@@ -241,19 +241,21 @@ class _Ledger:
         owner: str,
         until: datetime,  # noqa: ARG002  (the protocol's; no holder here crashes)
     ) -> Claims:
-        assert self.states.get(message_id, State.DEFERRED) is State.DEFERRED
-        self.states[message_id] = State.CLAIMED
+        assert self.states.get(message_id, BounceState.QUEUED) is BounceState.QUEUED
+        self.states[message_id] = BounceState.CLAIMED
         self.holders[message_id] = owner
         return Claims(mine=frozenset(reasons), settled={}, in_flight={})
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
+    def settle(
+        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+    ) -> dict[str, BounceState]:
         for entry in entries:
             assert self.states.get(entry.message_id) not in SETTLED
             assert owner in (None, self.holders.get(entry.message_id))
             self.states[entry.message_id] = entry.state
         return {}
 
-    def history(self, message_id: str) -> list[Entry]:
+    def history(self, message_id: str) -> list[LedgerEntry]:
         raise NotImplementedError(message_id)
 
 
@@ -287,7 +289,7 @@ class Simulation:
         self._slots = _SharedSlots()
         self._queue = _Queue()
         self._ledger = _Ledger()
-        self._sender = _Sender(self._clock)
+        self._send_bounce = _Sender(self._clock)
         self._outcome = Outcome(pattern=pattern)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -321,8 +323,8 @@ class Simulation:
         return Delivery(
             ledger=self._ledger,
             limiter=limiter,
-            sender=self._sender,
-            overflow=_Overflow(self._queue, self._clock, self._call_worker),
+            send_bounce=self._send_bounce,
+            queue=_Overflow(self._queue, self._clock, self._call_worker),
             terms=Terms(),
             clock=self._clock.moment,
         )
@@ -359,9 +361,9 @@ class Simulation:
         )
         outcome.mails += 1
         (fate,) = container.send_or_queue(bounce, owner="", until=self._until(_INBOUND_SECONDS))
-        outcome.at_once += fate.state is State.SENT
-        outcome.deferred += fate.state is State.DEFERRED
-        outcome.given_up_at_once += fate.state is State.EXPIRED
+        outcome.at_once += fate.state is BounceState.SENT
+        outcome.queued += fate.state is BounceState.QUEUED
+        outcome.given_up_at_once += fate.state is BounceState.EXPIRED
 
         self._at(self._clock.at + _HANDLING, lambda: self._free(container))
 
@@ -404,8 +406,8 @@ class Simulation:
             owner="",
             until=self._until(_WORKER_SECONDS),
         )
-        self._outcome.by_worker += sum(fate.state is State.SENT for fate in fates)
-        self._outcome.given_up_later += sum(fate.state is State.EXPIRED for fate in fates)
+        self._outcome.by_worker += sum(fate.state is BounceState.SENT for fate in fates)
+        self._outcome.given_up_later += sum(fate.state is BounceState.EXPIRED for fate in fates)
         back = [bounce for bounce in batch if bounce.message_id in again]
 
         def done() -> None:
@@ -423,7 +425,7 @@ class Simulation:
 
     def _summed_up(self) -> Outcome:
         outcome = self._outcome
-        calls = sorted(self._sender.calls)
+        calls = sorted(self._send_bounce.calls)
         outcome.sent_at = [at for at, _ in calls]
         outcome.ages = [age for _, age in calls]
         outcome.queue_at, outcome.queue_length = list(self._queue_at), list(self._queue_length)
@@ -432,7 +434,9 @@ class Simulation:
         ended = Counter(self._ledger.states.values())
         # None lost, none twice, none too close.
         assert outcome.mails == sum(1 for _ in outcome.pattern.arrivals())
-        assert ended == +Counter({State.SENT: outcome.sent, State.EXPIRED: outcome.given_up})
+        assert ended == +Counter(
+            {BounceState.SENT: outcome.sent, BounceState.EXPIRED: outcome.given_up}
+        )
         assert ended.total() == outcome.mails
         assert len(calls) == outcome.sent
         assert outcome.closest >= Pace().interval
@@ -459,7 +463,7 @@ def _row(outcome: Outcome) -> list[str]:
         outcome.pattern.name,
         f"{outcome.mails:,}",
         f"{outcome.at_once:,}",
-        f"{outcome.deferred:,}",
+        f"{outcome.queued:,}",
         f"{outcome.by_worker:,}",
         f"{outcome.given_up_at_once:,} + {outcome.given_up_later:,}",
         "" if share is None else f"{share:.1%}",
@@ -476,7 +480,7 @@ _COLUMNS = (
     "mail",
     "mails",
     "at once",
-    "deferred",
+    "queued",
     "by worker",
     "given up",
     "share",

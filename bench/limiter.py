@@ -27,7 +27,7 @@ from bench.machine import OUTPUT, machine
 from bench.recorder import Call, recording
 from bouncer.aws import clients
 from bouncer.limiter import Pace
-from local.console.output import note, print_table, say
+from bouncer_console.output import note, print_table, say
 from local.stack import Aws, StackError, running
 
 _FORK = multiprocessing.get_context("fork")

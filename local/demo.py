@@ -21,9 +21,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from bouncer_console.mailbox_files import read_mailboxes
+from bouncer_console.output import screen
 from local import docker, stack
-from local.console.mailbox_files import read_mailboxes
-from local.console.output import screen
 from local.stack import EVENTS, MAILBOXES, STATE, Aws, StackError
 from local.stories import MALFORMED, STORIES, Expected, Story
 

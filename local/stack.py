@@ -19,7 +19,7 @@ import boto3
 import msgspec
 from botocore.config import Config
 
-from local.aws.mail import REGION
+from bouncer_console.mail import REGION
 from local.aws.server import free_port
 
 ROOT = Path(__file__).resolve().parent.parent

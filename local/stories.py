@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from local.aws.mail import lambda_event, receive
+from bouncer_console.mail import lambda_event, receive
 from local.stack import EVENTS
 
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:ses-bouncer-inbound"

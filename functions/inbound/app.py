@@ -12,9 +12,9 @@ from aws_lambda_powertools import Logger
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
+from bouncer.inbound import Inbound
 from bouncer.message import InvocationType, MalformedEventError, parse_event
 from bouncer.plan import Disposition
-from bouncer.service import Inbound
 from bouncer.settings import InboundSettings
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from aws_lambda_powertools import Logger
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
-from bouncer.bounce import Bounce
-from bouncer.delivery import Delivery
-from bouncer.overflow import PoisonError, decode
+from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.delivery import Delivery
+from bouncer.delivery.queue import PoisonError, decode
 from bouncer.settings import SendSettings
 
 if TYPE_CHECKING:

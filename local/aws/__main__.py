@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from local.aws.mail import Verdicts
+from bouncer_console.mail import Verdicts
 from local.aws.server import Options, serve
 
 

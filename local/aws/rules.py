@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from local.aws.mail import ReceivedMail, lambda_event
+from bouncer_console.mail import ReceivedMail, lambda_event
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

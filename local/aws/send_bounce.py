@@ -17,8 +17,8 @@ import msgspec
 from botocore.model import ListShape, Shape, StringShape, StructureShape
 from botocore.utils import parse_timestamp
 
-from local.aws.dsn import build_dsn
-from local.aws.mail import REGION, ReceivedMail
+from bouncer_console.dsn import build_dsn
+from bouncer_console.mail import REGION, ReceivedMail
 
 WINDOW = timedelta(hours=24)
 _EXTENSION_NAME = re.compile(r"[A-Za-z0-9-]{1,50}")

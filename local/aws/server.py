@@ -19,8 +19,8 @@ import msgspec
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 
+from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
-from local.aws.mail import REGION, ReceivedMail, Verdicts
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 

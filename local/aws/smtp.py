@@ -7,7 +7,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from local.aws.mail import ReceivedMail, Verdicts, receive
+from bouncer_console.mail import ReceivedMail, Verdicts, receive
 
 logger = logging.getLogger("local.aws.smtp")
 

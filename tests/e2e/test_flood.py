@@ -45,8 +45,8 @@ def test_120_mails_at_once_come_back_one_a_second(site: Site) -> None:
         if '"mail handled"' in line and any(message_id in line for message_id in ids)
     ]
     assert len(states) == MAILS
-    assert set(states) <= {"sent", "deferred"}
-    assert states.count("deferred") > MAILS / 2
+    assert set(states) <= {"sent", "queued"}
+    assert states.count("queued") > MAILS / 2
     waited = [
         step["seconds"]
         for mail in site.aws.listing("mails")
@@ -64,9 +64,9 @@ def test_120_mails_at_once_come_back_one_a_second(site: Site) -> None:
 
 
 def test_the_ledger_says_sent_for_each_of_them(site: Site) -> None:
-    """Nothing is left claimed or deferred."""
+    """Nothing is left claimed or queued."""
     table = site.outputs["BounceTable"]
     pages = site.client("dynamodb").get_paginator("scan").paginate(TableName=table)
     states = [item["state"]["S"] for page in pages for item in page["Items"] if "state" in item]
     assert states.count("sent") >= MAILS
-    assert not {"claimed", "deferred"} & set(states)
+    assert not {"claimed", "queued"} & set(states)

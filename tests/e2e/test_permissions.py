@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from bouncer.bounce import Bounce, BouncedRecipient, BounceType
-from bouncer.overflow import decode, encode
+from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.queue import decode, encode
 from tests.e2e.conftest import Site
 
 _NOT_ENFORCED_HERE = {
@@ -91,7 +91,7 @@ def _no_queue_length(site: Site) -> None:
     with _backlog(site):
         message_id = site.mail("nobody@example.com")
         (recipient,) = site.decided(message_id)["recipients"]
-    assert recipient["state"] == "deferred"
+    assert recipient["state"] == "queued"
 
 
 def _no_keeping(site: Site) -> None:

@@ -19,7 +19,7 @@ from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
 from urllib3 import HTTPResponse
 
-from bouncer.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 
 BOUNCES = "bounces"
 MAILBOXES = "mailboxes"

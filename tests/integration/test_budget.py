@@ -10,7 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from bouncer.aws.budget import DynamoBudget
 from bouncer.budget import BudgetUnavailableError
 from bouncer.guards import OtherReason
-from bouncer.policy_file import BudgetSection
+from bouncer.policy.file import BudgetSection
 from tests.integration.builders import BOUNCES, PAT, Answer, fail, item, requests_of
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -288,10 +288,10 @@ def test_in_a_backlog_the_bounce_is_queued_and_the_mail_still_stops(site: Site) 
     assert site.mail(NOBODY) == "STOP_RULE_SET"
     (message,) = site.queued
     assert message["bounce"]["message_id"] == "msg1"
-    assert site.state() == "deferred"
+    assert site.state() == "queued"
     assert site.delays == [2]
     assert site.ses.calls == []
-    assert site.printed.counts["BounceDeferred:unknown-recipient"] == 1
+    assert site.printed.counts["BounceQueued:unknown-recipient"] == 1
 
 
 def test_a_container_that_knows_the_backlog_leaves_ledger_and_limiter_alone(site: Site) -> None:
@@ -455,7 +455,7 @@ def test_what_passes_is_tried_again_within_the_invocation(
 def test_what_does_not_pass_in_time_is_queued(site: Site, code: str) -> None:
     site.ses.answers = [(503, code, "later")] * 10
     assert site.mail(NOBODY) == "STOP_RULE_SET"
-    assert site.state() == "deferred"
+    assert site.state() == "queued"
     assert [each["bounce"]["message_id"] for each in site.queued] == ["msg1"]
 
 
@@ -510,7 +510,7 @@ def test_what_waits_in_the_queue_is_left_to_it_by_the_next_delivery_of_the_mail(
     site.limiter_is_busy_for(60)
     site.mail(NOBODY)
     site.mail(NOBODY, headers=[("List-Id", "<x>")])
-    assert site.state() == "deferred"
+    assert site.state() == "queued"
 
 
 @pytest.mark.parametrize(

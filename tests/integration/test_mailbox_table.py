@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from bouncer.aws.mailbox_table import USAGE_FIELDS, Change, Entry, MailboxTable
+from bouncer.aws.mailbox_table import USAGE_FIELDS, Change, MailboxEntry, MailboxTable
 from bouncer.mailboxes import Mailbox, Status
 from tests.integration.builders import (
     ALICE,
@@ -103,9 +103,9 @@ def test_a_write_that_fails_for_another_reason_is_an_error(
 # --- Imports ---------------------------------------------------------------------------------
 
 
-def entry(address: str = ALICE, **fields: Any) -> Entry:
+def entry(address: str = ALICE, **fields: Any) -> MailboxEntry:
     """What a file has of an address; a field that is None is named to be emptied."""
-    return Entry(mailbox=Mailbox(address=address, **fields), named=frozenset(fields))
+    return MailboxEntry(mailbox=Mailbox(address=address, **fields), named=frozenset(fields))
 
 
 def kinds(changes: list[Change]) -> dict[str, str]:
@@ -207,7 +207,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-def hundred() -> Iterator[Entry]:
+def hundred() -> Iterator[MailboxEntry]:
     return (entry(f"user{number}@example.com") for number in range(100))
 
 

@@ -15,8 +15,8 @@ from mypy_boto3_appconfigdata import AppConfigDataClient
 
 from bouncer.aws import clients
 from bouncer.aws.policy_source import REFRESH_SECONDS, AppConfigPolicy, FilePolicy
-from bouncer.conditions import PolicyError
-from bouncer.policy import Policy
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.decide import Policy
 
 GOOD = """
 version = 1

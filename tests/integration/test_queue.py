@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mypy_boto3_sqs import SQSClient
 
-from bouncer.aws.queue import _COUNT_HOLDS_SECONDS, SqsKeeper, SqsOverflow
-from bouncer.bounce import Bounce
-from bouncer.overflow import OverflowUnavailableError, PoisonError, decode, encode
+from bouncer.aws.queue import _COUNT_HOLDS_SECONDS, SqsBounceQueue, SqsKeeper
+from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode
 from tests.integration.builders import Answer, bodies, bounce, fail, requests_of
 
 
@@ -22,7 +22,7 @@ class Line:
         self.url = url
         self.seconds = 0.0
         self.delays: list[int] = []
-        self.overflow = SqsOverflow(sqs, url, clock=lambda: self.seconds)
+        self.queue = SqsBounceQueue(sqs, url, clock=lambda: self.seconds)
         sqs.meta.events.register("before-parameter-build.sqs.SendMessage", self._note)
 
     def _note(self, params: dict[str, Any], **_: Any) -> None:
@@ -36,7 +36,7 @@ def line(sqs: SQSClient, queue: Callable[[str], str]) -> Line:
 
 def test_a_bounce_comes_out_of_the_queue_as_it_went_in(line: Line, sqs: SQSClient) -> None:
     given = bounce("msg1", "a@example.com", "b@example.com", explanation="No such mailbox.")
-    line.overflow.put(given)
+    line.queue.put(given)
     (body,) = bodies(sqs, line.url)
     assert decode(json.dumps(body)) == given
     assert body["version"] == 1
@@ -52,7 +52,7 @@ def test_a_bounce_comes_out_of_the_queue_as_it_went_in(line: Line, sqs: SQSClien
     ],
 )
 def test_a_delay_is_at_most_what_sqs_takes(line: Line, delay: timedelta, seconds: int) -> None:
-    line.overflow.put(bounce(), delay=delay)
+    line.queue.put(bounce(), delay=delay)
     assert line.delays == [seconds]
 
 
@@ -70,15 +70,15 @@ def test_a_queue_that_takes_nothing_is_an_error(
     line: Line, sqs: SQSClient, trouble: Answer | Exception
 ) -> None:
     fail(sqs, "SendMessage", trouble)
-    with pytest.raises(OverflowUnavailableError):
-        line.overflow.put(bounce())
+    with pytest.raises(QueueUnavailableError):
+        line.queue.put(bounce())
 
 
 def test_whoever_waits_or_is_being_sent_is_ahead(line: Line, sqs: SQSClient) -> None:
     for number in range(5):
-        line.overflow.put(bounce(f"msg{number}"))
+        line.queue.put(bounce(f"msg{number}"))
     sqs.receive_message(QueueUrl=line.url, MaxNumberOfMessages=2, VisibilityTimeout=60)
-    assert line.overflow.waiting() == 5
+    assert line.queue.waiting() == 5
 
 
 def put_by_another_process(sqs: SQSClient, line: Line) -> None:
@@ -87,22 +87,22 @@ def put_by_another_process(sqs: SQSClient, line: Line) -> None:
 
 def test_the_count_is_asked_for_only_now_and_then(line: Line, sqs: SQSClient) -> None:
     seen = requests_of(sqs)
-    assert line.overflow.waiting() == 0
+    assert line.queue.waiting() == 0
     put_by_another_process(sqs, line)
     line.seconds = _COUNT_HOLDS_SECONDS - 0.1
-    assert line.overflow.waiting() == 0
+    assert line.queue.waiting() == 0
     line.seconds = _COUNT_HOLDS_SECONDS
-    assert line.overflow.waiting() == 1
+    assert line.queue.waiting() == 1
     assert seen.count("GetQueueAttributes") == 2
 
 
 def test_what_was_put_meanwhile_counts_at_once(line: Line, sqs: SQSClient) -> None:
-    assert line.overflow.waiting() == 0
-    line.overflow.put(bounce("msg1"))
-    line.overflow.put(bounce("msg2"))
-    assert line.overflow.waiting() == 2
+    assert line.queue.waiting() == 0
+    line.queue.put(bounce("msg1"))
+    line.queue.put(bounce("msg2"))
+    assert line.queue.waiting() == 2
     line.seconds = _COUNT_HOLDS_SECONDS
-    assert line.overflow.waiting() == 2
+    assert line.queue.waiting() == 2
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_count_that_cannot_be_had_is_the_last_one(
 ) -> None:
     put_by_another_process(sqs, line)
     fail(sqs, "GetQueueAttributes", trouble)
-    assert line.overflow.waiting() == 0
-    assert line.overflow.waiting() == 1
+    assert line.queue.waiting() == 0
+    assert line.queue.waiting() == 1
     line.seconds = _COUNT_HOLDS_SECONDS
     fail(sqs, "GetQueueAttributes", trouble)
-    assert line.overflow.waiting() == 1
+    assert line.queue.waiting() == 1
 
 
 def test_an_event_is_kept_in_the_shape_of_lambdas_own_records(
@@ -173,7 +173,7 @@ def test_what_nobody_can_read_is_poison(body: str) -> None:
 def test_a_bounce_in_the_queue_is_complete(line: Line, sqs: SQSClient) -> None:
     """Whoever takes it out can make the same request, and looks nothing up."""
     given = bounce(explanation="No such mailbox.")
-    line.overflow.put(given)
+    line.queue.put(given)
     (body,) = bodies(sqs, line.url)
     again: Bounce = decode(json.dumps(body))
     assert again.request() == given.request()

@@ -9,7 +9,7 @@ from mypy_boto3_s3 import S3Client
 from mypy_boto3_ses import SESClient
 
 from bouncer.aws.receipt_rules import ReceiptRules
-from bouncer.rule_sync import SyncError, changes
+from bouncer.receipt_rules import SyncError, changes
 from tests.integration.builders import BUCKET, PREFIX, requests_of
 
 SET = "inbound"

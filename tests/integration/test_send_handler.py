@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from bouncer.bounce import Bounce
-from bouncer.overflow import encode
+from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.queue import encode
 from functions.send import app
 from tests.integration.builders import (
     BOUNCES,
@@ -113,7 +113,7 @@ def test_only_what_failed_comes_back(site: Site) -> None:
     old = bounce("old", received_at=datetime.now(UTC) - timedelta(hours=1))
     site.ses.answers = unavailable()
     assert site.work(record(bounce("new")), record(old)) == ["old"]
-    assert (site.state("old"), site.state("new")) == ("deferred", "sent")
+    assert (site.state("old"), site.state("new")) == ("queued", "sent")
 
 
 def test_a_throttle_comes_back_to_nobody(site: Site) -> None:
@@ -156,7 +156,7 @@ def test_two_messages_of_one_mail_in_one_batch_are_sent_once(site: Site) -> None
 def test_after_two_calls_without_an_answer_the_bounce_is_given_up(site: Site) -> None:
     site.ses.hang_up = True
     assert site.work(record(bounce("a"), tries=1)) == ["a"]
-    assert site.state("a") == "deferred"
+    assert site.state("a") == "queued"
     assert site.work(record(bounce("a"), tries=2)) == []
     assert site.state("a") == "rejected"
     assert len(site.ses.calls) == 2
@@ -206,8 +206,8 @@ def test_poison_that_cannot_be_set_aside_comes_back_and_blocks_nobody(site: Site
 @pytest.mark.parametrize(
     ("tries", "state"),
     [
-        (1, "deferred"),
-        (MAX_RECEIVES - 1, "deferred"),
+        (1, "queued"),
+        (MAX_RECEIVES - 1, "queued"),
         (MAX_RECEIVES, "dead-lettered"),
         (MAX_RECEIVES + 1, "dead-lettered"),
     ],

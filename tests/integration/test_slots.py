@@ -12,7 +12,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws import slots as module
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, ClockWrongError, NoSlotError, Reserved, SlotsUnavailableError
+from bouncer.limiter import Busy, ClockWrongError, Granted, NoSlotError, SlotsUnavailableError
 from tests.integration.builders import (
     BOUNCES,
     Answer,
@@ -68,7 +68,7 @@ def test_what_a_wrong_clock_stored_is_taken_back(
     with pytest.raises(ClockWrongError):
         slots.reserve(now + 300, SPAN, 3, HORIZON)
     assert next_slot(dynamodb) == pytest.approx(now + before if before else 0)
-    assert slots.reserve(now, SPAN, 3, HORIZON) == Reserved(now)
+    assert slots.reserve(now, SPAN, 3, HORIZON) == Granted(now)
 
 
 def test_what_others_built_on_a_wrong_clocks_slot_is_left_to_them(
@@ -103,7 +103,7 @@ def test_what_the_whole_seconds_of_a_date_cannot_tell_is_no_wrong_clock(
     slots: DynamoSlots, dynamodb: DynamoDBClient, now: float, ahead: float
 ) -> None:
     set_date(dynamodb, now + ahead)
-    assert slots.reserve(now, SPAN, 3, HORIZON) == Reserved(now)
+    assert slots.reserve(now, SPAN, 3, HORIZON) == Granted(now)
 
 
 def test_the_time_that_a_request_took_is_not_blamed_on_the_clock(
@@ -112,14 +112,14 @@ def test_the_time_that_a_request_took_is_not_blamed_on_the_clock(
     took = iter([0.0, 20.0])
     monkeypatch.setattr(module, "monotonic", lambda: next(took))
     set_date(dynamodb, now + 20)
-    assert slots.reserve(now, SPAN, 3, HORIZON) == Reserved(now)
+    assert slots.reserve(now, SPAN, 3, HORIZON) == Granted(now)
 
 
 def test_an_answer_without_a_date_is_believed(
     slots: DynamoSlots, dynamodb: DynamoDBClient, now: float
 ) -> None:
     set_date(dynamodb, None)
-    assert slots.reserve(now + 300, SPAN, 3, HORIZON) == Reserved(now + 300)
+    assert slots.reserve(now + 300, SPAN, 3, HORIZON) == Granted(now + 300)
 
 
 @pytest.mark.parametrize("ahead", [HORIZON + 1, 3600.0, 1e9])
@@ -129,7 +129,7 @@ def test_an_absurd_stored_slot_is_repaired_and_reported(
     put_next_slot(dynamodb, now + ahead)
     reports: list[float] = []
     slots = DynamoSlots(dynamodb, BOUNCES, on_repair=reports.append)
-    assert slots.reserve(now, SPAN, 3, HORIZON) == Reserved(now)
+    assert slots.reserve(now, SPAN, 3, HORIZON) == Granted(now)
     assert reports == [pytest.approx(ahead, abs=0.001)]
     assert next_slot(dynamodb) == pytest.approx(now + SPAN)
 

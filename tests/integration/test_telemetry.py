@@ -7,15 +7,15 @@ import pytest
 from aws_lambda_powertools import Logger
 
 from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE, Telemetry
-from bouncer.bounce import Bounce
-from bouncer.delivery import Event, Fate
+from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.delivery import Fate, Incident
+from bouncer.delivery.ledger import BounceState
 from bouncer.guards import GuardName, OtherReason
-from bouncer.ledger import State
+from bouncer.inbound import Handled
 from bouncer.mailboxes import Mailbox
 from bouncer.message import InboundMessage
 from bouncer.plan import Disposition, Plan
-from bouncer.policy import Decision, Outcome
-from bouncer.service import Handled
+from bouncer.policy.decide import Decision, Outcome
 from bouncer.settings import LogAddresses
 from tests.integration.builders import ALICE, NOBODY, PAT, bounce
 from tests.integration.conftest import Printed
@@ -27,7 +27,9 @@ def telemetry(addresses: LogAddresses = LogAddresses.FULL, service: str = SERVIC
     return Telemetry(Logger(serialize_stacktrace=False), service=service, addresses=addresses)
 
 
-def fate(recipient: str = NOBODY, state: State = State.SENT, **fields: str | bool) -> Fate:
+def fate(
+    recipient: str = NOBODY, state: BounceState = BounceState.SENT, **fields: str | bool
+) -> Fate:
     given: dict[str, str | bool] = {
         "message_id": "msg1",
         "reason": "unknown-recipient",
@@ -112,7 +114,7 @@ def test_alarms_find_a_metric_without_its_reason(
 def test_what_happened_often_is_one_blob(printed: Printed) -> None:
     metrics = telemetry()
     for _ in range(500):
-        metrics.event(Event.THROTTLED)
+        metrics.event(Incident.THROTTLED)
     metrics.count("BounceSent", "a")
     metrics.count("BounceSent", "b")
     metrics.flush()
@@ -129,7 +131,7 @@ def test_what_was_flushed_is_not_counted_again(printed: Printed) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(BY_STATE))
-def test_every_end_of_a_bounce_has_a_metric(printed: Printed, state: State) -> None:
+def test_every_end_of_a_bounce_has_a_metric(printed: Printed, state: BounceState) -> None:
     metrics = telemetry()
     metrics.sent([fate(state=state)])
     metrics.flush()
@@ -137,11 +139,11 @@ def test_every_end_of_a_bounce_has_a_metric(printed: Printed, state: State) -> N
 
 
 def test_every_state_but_claimed_is_an_end_or_a_wait_with_a_metric() -> None:
-    assert set(BY_STATE) == set(State) - {State.CLAIMED}
+    assert set(BY_STATE) == set(BounceState) - {BounceState.CLAIMED}
 
 
-@pytest.mark.parametrize("state", [State.SENT, State.CLAIMED])
-def test_what_was_so_before_is_not_counted_again(printed: Printed, state: State) -> None:
+@pytest.mark.parametrize("state", [BounceState.SENT, BounceState.CLAIMED])
+def test_what_was_so_before_is_not_counted_again(printed: Printed, state: BounceState) -> None:
     metrics = telemetry()
     metrics.sent([fate(state=state, repeated=True)])
     metrics.flush()
@@ -254,12 +256,12 @@ def say_everything(metrics: Telemetry) -> None:
     metrics.handled(
         handled(
             fate(),
-            fate(ALICE, State.REJECTED, detail=rejected),
+            fate(ALICE, BounceState.REJECTED, detail=rejected),
             decisions=[decision(), decision(ALICE)],
             near_full=[Mailbox(address=ALICE, quota_bytes=100, used_bytes=95)],
         )
     )
-    metrics.sent([fate(state=State.REJECTED, detail=rejected)])
+    metrics.sent([fate(state=BounceState.REJECTED, detail=rejected)])
     metrics.bad_mailbox(ALICE, "Expected `int`, got `str` - at `$.quota_bytes`")
     metrics.flush()
 

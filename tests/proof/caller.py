@@ -1,8 +1,8 @@
 """One process of many: an inbound function or the queue's worker, over and over, with bad luck.
 
-It is built from the product's own parts (Delivery, Limiter, DynamoSlots, DynamoLedger, SesSender,
-SqsOverflow); only its clock may be off, it stalls at random, and it kills itself at random before,
-between and after calls.
+It is built from the product's own parts (Delivery, Limiter, DynamoSlots, DynamoLedger,
+SesSendBounce, SqsBounceQueue); only its clock may be off, it stalls at random, and it kills
+itself at random before, between and after calls.
 """
 
 import json
@@ -23,14 +23,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from bouncer.aws.ledger import DynamoLedger
-from bouncer.aws.queue import SqsOverflow
-from bouncer.aws.ses import SesSender
+from bouncer.aws.queue import SqsBounceQueue
+from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
-from bouncer.bounce import Bounce, BouncedRecipient, BounceType
-from bouncer.delivery import Delivery, Terms
-from bouncer.ledger import Entry, LedgerUnavailableError, State
+from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.delivery import Delivery, Terms
+from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
+from bouncer.delivery.queue import QueueUnavailableError, decode
 from bouncer.limiter import Limiter, Pace
-from bouncer.overflow import OverflowUnavailableError, decode
 
 INVOCATION = timedelta(seconds=20)
 """As long as an invocation lasts at most; a lease is hardly longer."""
@@ -88,7 +88,9 @@ class _NotingLedger(DynamoLedger):
         super().__init__(client, table, retention=timedelta(days=14), clock=clock)
         self._note = note
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
+    def settle(
+        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+    ) -> dict[str, BounceState]:
         its = list(entries)
         try:
             return super().settle(its, owner=owner)
@@ -110,16 +112,16 @@ class Caller:
         self._sqs = self._client("sqs", quick)
         dynamodb.meta.events.register("before-send.dynamodb", self._store_error)
         once = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
-        self._sender = SesSender(self._client("ses", once, plan.receiver))
-        self._plain_send = self._sender.send
-        self._sender.send = self._send  # type: ignore[method-assign]
+        self._send_bounce = SesSendBounce(self._client("ses", once, plan.receiver))
+        self._plain_send = self._send_bounce.send
+        self._send_bounce.send = self._send  # type: ignore[method-assign]
         self.delivery = Delivery(
             ledger=_NotingLedger(self._note, dynamodb, plan.table, self._datetime),
             limiter=Limiter(
                 DynamoSlots(dynamodb, plan.table), plan.pace, clock=self._clock, sleep=self._sleep
             ),
-            sender=self._sender,
-            overflow=SqsOverflow(self._sqs, plan.queue),
+            send_bounce=self._send_bounce,
+            queue=SqsBounceQueue(self._sqs, plan.queue),
             terms=Terms(wait_budget=3 * plan.pace.interval, penalty=2 * plan.pace.interval),
             count=lambda event: self._note("event", event),
             clock=self._datetime,
@@ -191,7 +193,7 @@ class Caller:
                     fates = self.delivery.send_or_queue(
                         bounce_for(message_id), owner=str(uuid4()), until=until
                     )
-                except (LedgerUnavailableError, OverflowUnavailableError):
+                except (LedgerUnavailableError, QueueUnavailableError):
                     time.sleep(0.05)
                     continue
                 self._note("fate", message_id, states=[fate.state for fate in fates])

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bouncer.ledger import State
+from bouncer.delivery.ledger import BounceState
 from bouncer.limiter import Pace
 from local.aws.server import free_port
 from local.stack import ROOT, Aws, running
@@ -155,11 +155,11 @@ class Run:
         names = ("", "NotVisible", "Delayed")
         return sum(int(counts[f"ApproximateNumberOfMessages{name}"]) for name in names)
 
-    def states(self) -> dict[str, State | None]:
+    def states(self) -> dict[str, BounceState | None]:
         """What the ledger says of each mail."""
         pages = self._aws.client("dynamodb").get_paginator("scan").paginate(TableName=self.table)
         found = {
-            item["pk"]["S"].removeprefix("message#"): State(item["state"]["S"])
+            item["pk"]["S"].removeprefix("message#"): BounceState(item["state"]["S"])
             for page in pages
             for item in page["Items"]
             if "state" in item
@@ -240,7 +240,7 @@ def test_none_is_lost(run: Run) -> None:
 
 
 def test_the_ledger_says_so_unless_it_could_not_be_written(run: Run) -> None:
-    unsettled = {mail for mail, state in run.states().items() if state is not State.SENT}
+    unsettled = {mail for mail, state in run.states().items() if state is not BounceState.SENT}
     assert unsettled <= {each["what"] for each in run.noted("unwritten")}
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from bouncer.conditions import Facts
 from bouncer.mailboxes import Mailbox, StaticDirectory
 from bouncer.message import Header, InboundMessage, Verdicts
 from bouncer.plan import Identity, Plan, make_plan
-from bouncer.policy import Decision, Policy, decide, load
+from bouncer.policy.conditions import Facts
+from bouncer.policy.decide import Decision, Policy, decide
+from bouncer.policy.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_POLICY = ROOT / "functions" / "inbound" / "policy.toml"

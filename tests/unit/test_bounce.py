@@ -12,7 +12,7 @@ from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from botocore.serialize import create_serializer
 from botocore.validate import ParamValidator
 
-from bouncer.bounce import (
+from bouncer.delivery.bounce import (
     EXPLANATION_LIMIT,
     STATUS,
     WINDOW,
@@ -29,7 +29,7 @@ from bouncer.bounce import (
     check_status,
     check_typed,
 )
-from bouncer.overflow import decode, encode
+from bouncer.delivery.queue import decode, encode
 from tests.unit.builders import ALICE, NOBODY, NOW, RECEIVED
 
 ARN = "arn:aws:ses:us-east-1:123456789012:identity/example.com"

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bouncer.conditions import (
+from bouncer.mailboxes import Mailbox, MailboxState, Status
+from bouncer.message import InboundMessage
+from bouncer.policy.conditions import (
     VERDICTS,
     Conditions,
     Facts,
@@ -17,8 +19,6 @@ from bouncer.conditions import (
     compile_recipient_tests,
     parse_size,
 )
-from bouncer.mailboxes import Mailbox, State, Status
-from bouncer.message import InboundMessage
 from tests.unit.builders import ALICE, NOBODY, NOW, PROVEN, SENDER, box, facts, mail
 
 
@@ -213,30 +213,34 @@ EVERYTHING = box("@example.com", status=Status.DISABLED, moved_to="x@example.net
 @pytest.mark.parametrize(
     ("mailbox", "states"),
     [
-        pytest.param(None, {State.UNKNOWN}, id="no mailbox"),
-        pytest.param(box(), {State.KNOWN}, id="active"),
-        pytest.param(DISABLED, {State.KNOWN, State.DISABLED}, id="disabled"),
+        pytest.param(None, {MailboxState.UNKNOWN}, id="no mailbox"),
+        pytest.param(box(), {MailboxState.KNOWN}, id="active"),
+        pytest.param(DISABLED, {MailboxState.KNOWN, MailboxState.DISABLED}, id="disabled"),
         pytest.param(
             msgspec.structs.replace(DISABLED, status_until=NOW - timedelta(days=1)),
-            {State.KNOWN},
+            {MailboxState.KNOWN},
             id="disabled until yesterday",
         ),
-        pytest.param(MOVED, {State.KNOWN, State.MOVED}, id="moved"),
-        pytest.param(FULL, {State.KNOWN, State.FULL}, id="quota used up"),
-        pytest.param(BUSY, {State.KNOWN, State.FULL}, id="daily quota used up"),
+        pytest.param(MOVED, {MailboxState.KNOWN, MailboxState.MOVED}, id="moved"),
+        pytest.param(FULL, {MailboxState.KNOWN, MailboxState.FULL}, id="quota used up"),
+        pytest.param(BUSY, {MailboxState.KNOWN, MailboxState.FULL}, id="daily quota used up"),
         pytest.param(
-            box(quota_bytes=100, used_bytes=91), {State.KNOWN, State.FULL}, id="no room for this"
+            box(quota_bytes=100, used_bytes=91),
+            {MailboxState.KNOWN, MailboxState.FULL},
+            id="no room for this",
         ),
-        pytest.param(box(quota_bytes=100, used_bytes=90), {State.KNOWN}, id="room for this"),
-        pytest.param(box("@example.com"), {State.KNOWN, State.CATCH_ALL}, id="catch-all"),
-        pytest.param(EVERYTHING, set(State) - {State.UNKNOWN}, id="all at once"),
+        pytest.param(box(quota_bytes=100, used_bytes=90), {MailboxState.KNOWN}, id="room for this"),
+        pytest.param(
+            box("@example.com"), {MailboxState.KNOWN, MailboxState.CATCH_ALL}, id="catch-all"
+        ),
+        pytest.param(EVERYTHING, set(MailboxState) - {MailboxState.UNKNOWN}, id="all at once"),
     ],
 )
 def test_a_mailbox_is_in_these_states_and_no_others(
-    mailbox: Mailbox | None, states: set[State]
+    mailbox: Mailbox | None, states: set[MailboxState]
 ) -> None:
     known = facts(ALICE, mailbox, size=10)
-    assert {each for each in State if holds({"mailbox": each.value}, known=known)} == states
+    assert {each for each in MailboxState if holds({"mailbox": each.value}, known=known)} == states
 
 
 def test_a_list_of_states_means_any_of_them() -> None:

@@ -14,28 +14,28 @@ from itertools import count, pairwise
 import msgspec
 import pytest
 
-from bouncer.bounce import WINDOW, Bounce
-from bouncer.delivery import Delivery, Event, Fate, Terms
-from bouncer.guards import GuardName, OtherReason
-from bouncer.ledger import (
+from bouncer.delivery.bounce import WINDOW, Bounce
+from bouncer.delivery.delivery import Delivery, Fate, Incident, Terms
+from bouncer.delivery.ledger import (
     ANSWER_LOST,
     SETTLED,
     UNANSWERED,
+    BounceState,
     Claims,
-    Entry,
+    LedgerEntry,
     LedgerUnavailableError,
-    State,
 )
+from bouncer.delivery.queue import QueueUnavailableError
+from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
+from bouncer.guards import GuardName, OtherReason
 from bouncer.limiter import (
     Busy,
+    Granted,
     Limiter,
     MemorySlots,
     Pace,
-    Reserved,
     SlotsUnavailableError,
 )
-from bouncer.overflow import OverflowUnavailableError
-from bouncer.sender import RefusedError, ThrottledError, TryAgainError
 from tests.integration.builders import NOBODY, bounce
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -60,12 +60,12 @@ LEDGER_FIRST = timedelta(seconds=2)
 class Held(msgspec.Struct):
     """A line of the ledger, and who holds it."""
 
-    entry: Entry
+    entry: LedgerEntry
     owner: str | None = None
 
 
-def _final(entry: Entry) -> bool:
-    unanswered = entry.state is State.REJECTED and entry.detail.startswith(UNANSWERED)
+def _final(entry: LedgerEntry) -> bool:
+    unanswered = entry.state is BounceState.REJECTED and entry.detail.startswith(UNANSWERED)
     return entry.state in SETTLED or unanswered
 
 
@@ -86,7 +86,7 @@ class MemoryLedger:
             raise LedgerUnavailableError
         mine: set[str] = set()
         doubtful: set[str] = set()
-        settled: dict[str, State] = {}
+        settled: dict[str, BounceState] = {}
         in_flight: dict[str, datetime] = {}
         for recipient, reason in reasons.items():
             held = self.lines.get((message_id, recipient))
@@ -96,10 +96,10 @@ class MemoryLedger:
             elif held and lease and lease > self._clock() and held.owner != owner:
                 in_flight[recipient] = lease
             else:
-                entry = Entry(
+                entry = LedgerEntry(
                     message_id=message_id,
                     recipient=recipient,
-                    state=State.CLAIMED,
+                    state=BounceState.CLAIMED,
                     reason=reason,
                     lease_until=until,
                 )
@@ -114,7 +114,9 @@ class MemoryLedger:
             in_flight=in_flight,
         )
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
+    def settle(
+        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+    ) -> dict[str, BounceState]:
         if self.forgets_ends:
             raise LedgerUnavailableError
         standing = {}
@@ -126,26 +128,26 @@ class MemoryLedger:
                 standing[entry.recipient] = held.entry.state
         return standing
 
-    def _may_settle(self, held: Held, entry: Entry, owner: str | None) -> bool:
+    def _may_settle(self, held: Held, entry: LedgerEntry, owner: str | None) -> bool:
         state, lease = held.entry.state, held.entry.lease_until
         if owner is not None:
-            return state is State.CLAIMED and held.owner == owner
-        abandoned = state is State.CLAIMED and lease is not None and lease <= self._clock()
-        queued = state in (State.DEFERRED, State.DEAD_LETTERED)
+            return state is BounceState.CLAIMED and held.owner == owner
+        abandoned = state is BounceState.CLAIMED and lease is not None and lease <= self._clock()
+        queued = state in (BounceState.QUEUED, BounceState.DEAD_LETTERED)
         return (
             abandoned
-            or (state is State.REJECTED and not _final(held.entry))
-            or (queued and entry.state is State.DEAD_LETTERED)
+            or (state is BounceState.REJECTED and not _final(held.entry))
+            or (queued and entry.state is BounceState.DEAD_LETTERED)
         )
 
-    def history(self, message_id: str) -> list[Entry]:
+    def history(self, message_id: str) -> list[LedgerEntry]:
         return [held.entry for (mail, _), held in self.lines.items() if mail == message_id]
 
-    def state(self, message_id: str = "msg1", recipient: str = NOBODY) -> State:
+    def state(self, message_id: str = "msg1", recipient: str = NOBODY) -> BounceState:
         return self.lines[message_id, recipient].entry.state
 
 
-class FakeSender:
+class FakeSendBounce:
     """Does what it is told for each call in turn, then sends."""
 
     def __init__(self, world: "World") -> None:
@@ -185,7 +187,7 @@ class FakeSender:
         return [bounce.message_id for _, bounce in self.calls]
 
 
-class FakeOverflow:
+class FakeBounceQueue:
     def __init__(self) -> None:
         self.queued: list[tuple[Bounce, timedelta]] = []
         self.backlog = 0
@@ -193,7 +195,7 @@ class FakeOverflow:
 
     def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
         if self.broken:
-            raise OverflowUnavailableError
+            raise QueueUnavailableError
         self.queued.append((bounce, delay))
 
     def waiting(self) -> int:
@@ -208,7 +210,7 @@ class WatchedSlots(MemorySlots):
         self.asked_at: list[float] = []
         self.broken = False
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         self.asked.append(span)
         self.asked_at.append(now)
         self._check()
@@ -231,10 +233,10 @@ class World:
         self.planned: dict[float, Callable[[], None]] = {}
         self.pace = pace
         self.ledger = MemoryLedger(self.now)
-        self.sender = FakeSender(self)
-        self.overflow = FakeOverflow()
+        self.sender = FakeSendBounce(self)
+        self.queue = FakeBounceQueue()
         self.slots = WatchedSlots()
-        self.counted: list[Event] = []
+        self.counted: list[Incident] = []
         self.delivery = self.another_delivery()
 
     def another_delivery(self) -> Delivery:
@@ -250,8 +252,8 @@ class World:
         return Delivery(
             ledger=self.ledger,
             limiter=limiter,
-            sender=self.sender,
-            overflow=self.overflow,
+            send_bounce=self.sender,
+            queue=self.queue,
             terms=TERMS,
             count=self.counted.append,
             clock=self.now,
@@ -296,10 +298,10 @@ class World:
         return until
 
     def settled_before(
-        self, state: State, message_id: str, *recipients: str, detail: str = ""
+        self, state: BounceState, message_id: str, *recipients: str, detail: str = ""
     ) -> None:
         self.ledger.settle(
-            Entry(
+            LedgerEntry(
                 message_id=message_id,
                 recipient=each,
                 state=state,
@@ -326,7 +328,7 @@ def ages(*message_ids: str) -> Iterator[Bounce]:
         yield mail(message_id, age=1000.0 - number)
 
 
-def states(fates: Iterable[Fate]) -> dict[str, State]:
+def states(fates: Iterable[Fate]) -> dict[str, BounceState]:
     return {fate.message_id: fate.state for fate in fates}
 
 
@@ -340,28 +342,28 @@ TOO_OLD = (WINDOW - MARGIN).total_seconds()
 def test_a_bounce_is_sent_at_once_when_a_slot_is_free(world: World) -> None:
     (fate,) = world.inbound(mail())
     assert (fate.state, fate.reason, fate.bounce_type, fate.status, fate.bounce_id) == (
-        State.SENT,
+        BounceState.SENT,
         "unknown-recipient",
         "DoesNotExist",
         "5.1.1",
         "bounce-1",
     )
     assert world.sender.starts == [0.0]
-    assert world.overflow.queued == []
+    assert world.queue.queued == []
 
 
 def test_what_was_sent_stands_in_the_ledger(world: World) -> None:
     world.inbound(mail())
     (entry,) = world.ledger.history("msg1")
-    assert (entry.state, entry.bounce_id, entry.status) == (State.SENT, "bounce-1", "5.1.1")
+    assert (entry.state, entry.bounce_id, entry.status) == (BounceState.SENT, "bounce-1", "5.1.1")
     assert entry.received_at == START - timedelta(seconds=60)
 
 
 def test_recipients_are_bounced_in_one_call(world: World) -> None:
     fates = world.inbound(mail("msg1", "a@example.com", "b@example.com"))
     assert [(fate.recipient, fate.state) for fate in fates] == [
-        ("a@example.com", State.SENT),
-        ("b@example.com", State.SENT),
+        ("a@example.com", BounceState.SENT),
+        ("b@example.com", BounceState.SENT),
     ]
     assert len(world.sender.calls) == 1
 
@@ -376,9 +378,9 @@ def test_a_near_slot_is_waited_for_with_an_open_connection(world: World) -> None
 def test_without_a_near_slot_the_bounce_is_queued_whole(world: World) -> None:
     world.next_slot_in(TERMS.wait_budget + 1)
     (fate,) = world.inbound(mail())
-    assert fate.state is State.DEFERRED
-    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
-    assert world.ledger.state() is State.DEFERRED
+    assert fate.state is BounceState.QUEUED
+    assert world.queue.queued == [(mail(), LEDGER_FIRST)]
+    assert world.ledger.state() is BounceState.QUEUED
     assert world.sender.calls == []
     assert world.seconds < 0.1
 
@@ -389,47 +391,47 @@ def test_a_known_backlog_queues_without_claiming_or_asking_the_limiter(world: Wo
     world.ledger.claimed.clear()
     world.slots.asked.clear()
     fates = world.inbound(mail("msg2"))
-    assert states(fates) == {"msg2": State.DEFERRED}
-    assert [(each.message_id, delay) for each, delay in world.overflow.queued] == [
+    assert states(fates) == {"msg2": BounceState.QUEUED}
+    assert [(each.message_id, delay) for each, delay in world.queue.queued] == [
         ("msg1", LEDGER_FIRST),
         ("msg2", timedelta(0)),
     ]
     assert world.ledger.claimed == []
     assert world.slots.asked == []
-    assert world.ledger.state("msg2") is State.DEFERRED
+    assert world.ledger.state("msg2") is BounceState.QUEUED
 
 
 def test_when_the_backlog_can_have_shrunk_the_limiter_is_asked_again(world: World) -> None:
     world.next_slot_in(10)
     world.inbound(mail("msg1"))
     world.pass_time(7.5)
-    assert states(world.inbound(mail("msg2"))) == {"msg2": State.SENT}
+    assert states(world.inbound(mail("msg2"))) == {"msg2": BounceState.SENT}
     assert world.sender.starts == [pytest.approx(10)]
 
 
 def test_a_call_that_missed_its_slot_takes_a_new_one(world: World) -> None:
     world.sender.script = [1.5]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.SENT
+    assert fate.state is BounceState.SENT
     assert world.sender.starts == [pytest.approx(1.5)]
-    assert world.counted == [Event.SLOT_EXPIRED]
+    assert world.counted == [Incident.SLOT_EXPIRED]
     assert len(world.slots.asked) == 2
 
 
 def test_a_call_that_is_late_for_every_slot_is_queued_and_never_made(world: World) -> None:
     world.sender.script = [5.0, 5.0, 5.0]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.DEFERRED
+    assert fate.state is BounceState.QUEUED
     assert world.sender.calls == []
-    assert world.counted == [Event.SLOT_EXPIRED] * 3
+    assert world.counted == [Incident.SLOT_EXPIRED] * 3
 
 
 def test_a_throttled_call_holds_everyone_back_and_takes_a_new_slot(world: World) -> None:
     world.sender.script = [ThrottledError()]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.SENT
+    assert fate.state is BounceState.SENT
     assert world.sender.starts == [0.0, pytest.approx(TERMS.penalty)]
-    assert world.counted == [Event.THROTTLED]
+    assert world.counted == [Incident.THROTTLED]
 
 
 def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(
@@ -441,8 +443,8 @@ def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(
         raise ThrottledError
 
     monkeypatch.setattr(world.sender, "send", break_down)
-    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
-    assert world.counted == [Event.THROTTLED, Event.NO_SLOT, Event.NO_SLOT]
+    assert states(world.inbound(mail())) == {"msg1": BounceState.QUEUED}
+    assert world.counted == [Incident.THROTTLED, Incident.NO_SLOT, Incident.NO_SLOT]
 
 
 def test_the_connection_is_opened_before_a_slot_is_asked_for(
@@ -465,10 +467,10 @@ def test_where_no_connection_can_be_opened_the_bounce_is_queued_without_a_slot(
     world: World,
 ) -> None:
     world.sender.silent = 1
-    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    assert states(world.inbound(mail())) == {"msg1": BounceState.QUEUED}
     assert world.slots.asked == []
-    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
-    assert world.counted == [Event.TRY_AGAIN]
+    assert world.queue.queued == [(mail(), LEDGER_FIRST)]
+    assert world.counted == [Incident.TRY_AGAIN]
 
 
 def test_a_connection_that_is_lost_while_waiting_for_the_slot_is_a_passing_failure(
@@ -481,47 +483,49 @@ def test_a_connection_that_is_lost_while_waiting_for_the_slot_is_a_passing_failu
             raise trouble
 
     monkeypatch.setattr(world.sender, "warm", warm)
-    assert states(world.inbound(mail())) == {"msg1": State.SENT}
-    assert world.counted == [Event.TRY_AGAIN]
+    assert states(world.inbound(mail())) == {"msg1": BounceState.SENT}
+    assert world.counted == [Incident.TRY_AGAIN]
 
 
 @pytest.mark.parametrize("failures", [1, 2])
 def test_a_passing_failure_is_tried_again_in_the_next_slot(world: World, failures: int) -> None:
     world.sender.script = [failing() for _ in range(failures)]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.SENT
+    assert fate.state is BounceState.SENT
     gaps = [b - a for a, b in zip(world.sender.starts, world.sender.starts[1:], strict=False)]
     assert gaps == [pytest.approx(PACE.span(1))] * failures
-    assert world.counted == [Event.TRY_AGAIN] * failures
+    assert world.counted == [Incident.TRY_AGAIN] * failures
 
 
-@pytest.mark.parametrize(("lost", "event"), [(False, Event.TRY_AGAIN), (True, Event.ANSWER_LOST)])
-def test_a_lost_answer_is_counted_apart(world: World, lost: bool, event: Event) -> None:
+@pytest.mark.parametrize(
+    ("lost", "event"), [(False, Incident.TRY_AGAIN), (True, Incident.ANSWER_LOST)]
+)
+def test_a_lost_answer_is_counted_apart(world: World, lost: bool, event: Incident) -> None:
     """The next try may be a second bounce."""
     world.sender.script = [failing(lost)]
-    assert states(world.inbound(mail())) == {"msg1": State.SENT}
+    assert states(world.inbound(mail())) == {"msg1": BounceState.SENT}
     assert world.counted == [event]
 
 
 def test_after_three_failures_the_queue_tries_on(world: World) -> None:
     world.sender.script = [failing() for _ in range(5)]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.DEFERRED
+    assert fate.state is BounceState.QUEUED
     assert len(world.sender.calls) == 3
-    assert world.overflow.queued == [(mail(), LEDGER_FIRST)]
-    assert world.ledger.state() is State.DEFERRED
+    assert world.queue.queued == [(mail(), LEDGER_FIRST)]
+    assert world.ledger.state() is BounceState.QUEUED
 
 
 def test_after_two_lost_answers_nobody_calls_again(world: World) -> None:
     """Each of the two calls may have sent the bounce."""
     world.sender.script = [failing(answer_lost=True) for _ in range(3)]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.REJECTED
+    assert fate.state is BounceState.REJECTED
     assert fate.detail.startswith("AnswerLost: ")
     assert len(world.sender.calls) == 2
-    assert world.ledger.state() is State.REJECTED
-    assert world.overflow.queued == []
-    assert world.counted == [Event.ANSWER_LOST] * 2
+    assert world.ledger.state() is BounceState.REJECTED
+    assert world.queue.queued == []
+    assert world.counted == [Incident.ANSWER_LOST] * 2
 
 
 @pytest.mark.parametrize("passing", [failing(), ThrottledError(), 1.5])
@@ -530,33 +534,35 @@ def test_a_call_that_sent_nothing_takes_no_doubt_away(
 ) -> None:
     world.sender.script = [failing(answer_lost=True), passing, failing(answer_lost=True)]
     (fate,) = world.inbound(mail())
-    assert fate.state is State.REJECTED
+    assert fate.state is BounceState.REJECTED
     assert fate.detail.startswith("AnswerLost: ")
 
 
 def test_a_lost_answer_is_remembered_by_the_ledger_while_the_bounce_waits(world: World) -> None:
     world.sender.script = [failing(answer_lost=True), failing(), failing()]
-    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
+    assert states(world.inbound(mail())) == {"msg1": BounceState.QUEUED}
     (entry,) = world.ledger.history("msg1")
     assert entry.detail == ANSWER_LOST
 
 
 @pytest.mark.parametrize(
-    ("lost", "state"), [(True, State.REJECTED), (False, State.SENT)], ids=["again", "before only"]
+    ("lost", "state"),
+    [(True, BounceState.REJECTED), (False, BounceState.SENT)],
+    ids=["again", "before only"],
 )
 def test_after_a_lost_answer_another_delivery_of_the_mail_has_one_call_left(
-    world: World, lost: bool, state: State
+    world: World, lost: bool, state: BounceState
 ) -> None:
-    world.settled_before(State.DEFERRED, "msg1", NOBODY, detail=ANSWER_LOST)
+    world.settled_before(BounceState.QUEUED, "msg1", NOBODY, detail=ANSWER_LOST)
     world.sender.script = [failing(answer_lost=lost)] if lost else []
     assert states(world.inbound(mail())) == {"msg1": state}
     assert len(world.sender.calls) == 1
 
 
 def test_what_was_refused_is_sent_once_the_cause_is_mended(world: World) -> None:
-    world.settled_before(State.REJECTED, "msg1", NOBODY)
+    world.settled_before(BounceState.REJECTED, "msg1", NOBODY)
     (fate,) = world.inbound(mail())
-    assert (fate.state, fate.repeated) == (State.SENT, False)
+    assert (fate.state, fate.repeated) == (BounceState.SENT, False)
     assert world.counted == []
 
 
@@ -564,55 +570,55 @@ def test_what_ses_refuses_for_good_is_rejected_with_its_words(world: World) -> N
     world.sender.script = [RefusedError("MessageRejected", "Email address is not verified.")]
     (fate,) = world.inbound(mail())
     assert (fate.state, fate.detail) == (
-        State.REJECTED,
+        BounceState.REJECTED,
         "MessageRejected: Email address is not verified.",
     )
-    assert world.ledger.state() is State.REJECTED
-    assert world.overflow.queued == []
+    assert world.ledger.state() is BounceState.REJECTED
+    assert world.queue.queued == []
     assert len(world.sender.calls) == 1
 
 
 @pytest.mark.parametrize(
     ("age", "backlog", "state"),
     [
-        (60, 0, State.DEFERRED),
-        (TOO_OLD - 10, 0, State.DEFERRED),
-        (TOO_OLD, 0, State.EXPIRED),
-        (TOO_OLD - 3600, 3500, State.DEFERRED),
-        (TOO_OLD - 3600, 3600, State.EXPIRED),
-        (60, 80_000, State.DEFERRED),
-        (60, 90_000, State.EXPIRED),
+        (60, 0, BounceState.QUEUED),
+        (TOO_OLD - 10, 0, BounceState.QUEUED),
+        (TOO_OLD, 0, BounceState.EXPIRED),
+        (TOO_OLD - 3600, 3500, BounceState.QUEUED),
+        (TOO_OLD - 3600, 3600, BounceState.EXPIRED),
+        (60, 80_000, BounceState.QUEUED),
+        (60, 90_000, BounceState.EXPIRED),
     ],
 )
 def test_what_the_window_and_the_backlog_leave_no_time_for_is_given_up_at_once(
-    world: World, age: float, backlog: int, state: State
+    world: World, age: float, backlog: int, state: BounceState
 ) -> None:
     world.next_slot_in(60)
-    world.overflow.backlog = backlog
+    world.queue.backlog = backlog
     (fate,) = world.inbound(mail(age=age))
     assert fate.state is state
     assert world.ledger.state() is state
-    expired = state is State.EXPIRED
+    expired = state is BounceState.EXPIRED
     assert (fate.reason == OtherReason.WINDOW_CLOSED) is expired
-    assert bool(world.overflow.queued) is not expired
+    assert bool(world.queue.queued) is not expired
 
 
 @pytest.mark.parametrize("state", sorted(SETTLED))
-def test_what_was_settled_before_stays_so_and_is_counted(world: World, state: State) -> None:
+def test_what_was_settled_before_stays_so_and_is_counted(world: World, state: BounceState) -> None:
     world.settled_before(state, "msg1", NOBODY)
     (fate,) = world.inbound(mail())
     assert (fate.state, fate.repeated) == (state, True)
     assert world.sender.calls == []
-    assert world.overflow.queued == []
-    assert world.counted == [Event.REPEAT_PREVENTED]
+    assert world.queue.queued == []
+    assert world.counted == [Incident.REPEAT_PREVENTED]
 
 
 def test_what_is_in_flight_elsewhere_is_looked_at_again_after_its_lease(world: World) -> None:
     lease = world.claimed_elsewhere("msg1", NOBODY)
     (fate,) = world.inbound(mail())
-    assert (fate.state, fate.repeated) == (State.CLAIMED, True)
+    assert (fate.state, fate.repeated) == (BounceState.CLAIMED, True)
     assert world.sender.calls == []
-    ((queued, delay),) = world.overflow.queued
+    ((queued, delay),) = world.queue.queued
     assert queued == mail()
     assert world.now() + delay > lease
 
@@ -620,28 +626,28 @@ def test_what_is_in_flight_elsewhere_is_looked_at_again_after_its_lease(world: W
 def test_a_lease_that_ended_is_taken_over(world: World) -> None:
     world.claimed_elsewhere("msg1", NOBODY, seconds=20)
     world.pass_time(21)
-    assert states(world.inbound(mail())) == {"msg1": State.SENT}
+    assert states(world.inbound(mail())) == {"msg1": BounceState.SENT}
 
 
 def test_one_recipients_claim_never_swallows_anothers_bounce(world: World) -> None:
     done, busy, mine = "done@example.com", "busy@example.com", "mine@example.com"
-    world.settled_before(State.SENT, "msg1", done)
+    world.settled_before(BounceState.SENT, "msg1", done)
     world.claimed_elsewhere("msg1", busy)
     fates = world.inbound(mail("msg1", done, busy, mine))
     assert {fate.recipient: (fate.state, fate.repeated) for fate in fates} == {
-        done: (State.SENT, True),
-        busy: (State.CLAIMED, True),
-        mine: (State.SENT, False),
+        done: (BounceState.SENT, True),
+        busy: (BounceState.CLAIMED, True),
+        mine: (BounceState.SENT, False),
     }
     ((_, called),) = world.sender.calls
     assert [each.recipient for each in called.recipients] == [mine]
-    ((queued, _),) = world.overflow.queued
+    ((queued, _),) = world.queue.queued
     assert [each.recipient for each in queued.recipients] == [busy]
 
 
 def test_another_mails_claim_is_none_of_ours(world: World) -> None:
     world.claimed_elsewhere("msg2", NOBODY)
-    assert states(world.inbound(mail("msg1"))) == {"msg1": State.SENT}
+    assert states(world.inbound(mail("msg1"))) == {"msg1": BounceState.SENT}
 
 
 def test_without_the_ledger_nothing_is_sent(world: World) -> None:
@@ -655,26 +661,26 @@ def test_without_the_ledger_nothing_is_sent(world: World) -> None:
 def test_a_ledger_that_fails_after_the_call_does_not_undo_it(world: World) -> None:
     world.ledger.forgets_ends = True
     (fate,) = world.inbound(mail())
-    assert fate.state is State.SENT
-    assert world.counted == [Event.LEDGER_LAGS]
+    assert fate.state is BounceState.SENT
+    assert world.counted == [Incident.LEDGER_LAGS]
 
 
 def test_a_limiter_that_fails_sends_the_bounce_to_the_queue(world: World) -> None:
     world.slots.broken = True
-    assert states(world.inbound(mail())) == {"msg1": State.DEFERRED}
-    assert world.counted == [Event.NO_SLOT]
-    assert len(world.overflow.queued) == 1
+    assert states(world.inbound(mail())) == {"msg1": BounceState.QUEUED}
+    assert world.counted == [Incident.NO_SLOT]
+    assert len(world.queue.queued) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0, ANSWER - 0.1])
 def test_an_invocation_without_time_for_an_answer_queues(world: World, seconds: float) -> None:
-    assert states(world.inbound(mail(), seconds=seconds)) == {"msg1": State.DEFERRED}
+    assert states(world.inbound(mail(), seconds=seconds)) == {"msg1": BounceState.QUEUED}
     assert world.slots.asked == []
 
 
 def test_no_slot_is_waited_for_beyond_the_invocations_end(world: World) -> None:
     world.next_slot_in(2)
-    assert states(world.inbound(mail(), seconds=ANSWER + 1)) == {"msg1": State.DEFERRED}
+    assert states(world.inbound(mail(), seconds=ANSWER + 1)) == {"msg1": BounceState.QUEUED}
 
 
 def test_a_queue_that_takes_nothing_is_an_error_and_the_ledger_says_nothing_else(
@@ -682,22 +688,22 @@ def test_a_queue_that_takes_nothing_is_an_error_and_the_ledger_says_nothing_else
 ) -> None:
     """So that a retry, after the lease, decides the same again."""
     world.next_slot_in(60)
-    world.overflow.broken = True
-    with pytest.raises(OverflowUnavailableError):
+    world.queue.broken = True
+    with pytest.raises(QueueUnavailableError):
         world.inbound(mail())
-    assert world.ledger.state() is State.CLAIMED
+    assert world.ledger.state() is BounceState.CLAIMED
 
 
 @pytest.mark.parametrize(
     ("reason", "state"),
     [
-        (GuardName.NULL_SENDER, State.SUPPRESSED),
-        (OtherReason.OBSERVE_MODE, State.SUPPRESSED),
-        (OtherReason.WINDOW_CLOSED, State.EXPIRED),
+        (GuardName.NULL_SENDER, BounceState.SUPPRESSED),
+        (OtherReason.OBSERVE_MODE, BounceState.SUPPRESSED),
+        (OtherReason.WINDOW_CLOSED, BounceState.EXPIRED),
     ],
 )
 def test_what_is_not_sent_on_purpose_is_noted_with_its_reason(
-    world: World, reason: str, state: State
+    world: World, reason: str, state: BounceState
 ) -> None:
     (fate,) = world.delivery.suppress(mail(), reason)
     assert (fate.state, fate.reason) == (state, reason)
@@ -708,13 +714,13 @@ def test_what_is_not_sent_on_purpose_is_noted_with_its_reason(
 def test_noting_a_suppressed_bounce_never_raises(world: World) -> None:
     world.ledger.forgets_ends = True
     (fate,) = world.delivery.suppress(mail(), GuardName.NULL_SENDER)
-    assert fate.state is State.SUPPRESSED
-    assert world.counted == [Event.LEDGER_LAGS]
+    assert fate.state is BounceState.SUPPRESSED
+    assert world.counted == [Incident.LEDGER_LAGS]
 
 
-@pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED, *sorted(SETTLED)])
+@pytest.mark.parametrize("state", [BounceState.QUEUED, BounceState.DEAD_LETTERED, *sorted(SETTLED)])
 def test_what_another_delivery_of_the_mail_did_is_not_suppressed_any_more(
-    world: World, state: State
+    world: World, state: BounceState
 ) -> None:
     world.settled_before(state, "msg1", NOBODY)
     (fate,) = world.delivery.suppress(mail(), GuardName.LIST_MAIL)
@@ -730,28 +736,28 @@ def test_what_another_delivery_of_the_mail_is_about_to_send_is_not_suppressed(
         mail("msg1", "busy@example.com", "free@example.com"), GuardName.LIST_MAIL
     )
     assert {fate.recipient: (fate.state, fate.repeated) for fate in fates} == {
-        "busy@example.com": (State.CLAIMED, True),
-        "free@example.com": (State.SUPPRESSED, False),
+        "busy@example.com": (BounceState.CLAIMED, True),
+        "free@example.com": (BounceState.SUPPRESSED, False),
     }
 
 
 def test_in_a_known_backlog_what_was_sent_before_stays_so(world: World) -> None:
     world.next_slot_in(60)
     world.inbound(mail("msg1"))
-    world.settled_before(State.SENT, "msg2", NOBODY)
+    world.settled_before(BounceState.SENT, "msg2", NOBODY)
     (fate,) = world.inbound(mail("msg2"))
-    assert (fate.state, fate.repeated) == (State.SENT, True)
-    assert world.ledger.state("msg2") is State.SENT
+    assert (fate.state, fate.repeated) == (BounceState.SENT, True)
+    assert world.ledger.state("msg2") is BounceState.SENT
 
 
 def test_what_ses_would_refuse_is_rejected_without_a_call(world: World) -> None:
     (fate,) = world.delivery.reject(mail("msg1", NOBODY, "x@example.com"), {NOBODY: "too odd"})
     assert (fate.recipient, fate.state, fate.detail) == (
         NOBODY,
-        State.REJECTED,
+        BounceState.REJECTED,
         "InvalidBounce: too odd",
     )
-    assert world.ledger.state() is State.REJECTED
+    assert world.ledger.state() is BounceState.REJECTED
     assert world.slots.asked == []
 
 
@@ -762,7 +768,7 @@ def test_the_oldest_mail_is_sent_first(world: World) -> None:
     oldest, middle, newest = ages("oldest", "middle", "newest")
     fates, again = world.work(newest, middle, oldest)
     assert world.sender.sent_for == ["oldest", "middle", "newest"]
-    assert set(states(fates).values()) == {State.SENT}
+    assert set(states(fates).values()) == {BounceState.SENT}
     assert again == set()
 
 
@@ -784,7 +790,7 @@ def test_the_connection_is_ready_before_every_call(world: World) -> None:
 def test_the_worker_waits_for_its_window_longer_than_a_mail_would(world: World) -> None:
     world.next_slot_in(50)
     fates, again = world.work(mail())
-    assert states(fates) == {"msg1": State.SENT}
+    assert states(fates) == {"msg1": BounceState.SENT}
     assert again == set()
     assert world.sender.starts == [pytest.approx(50)]
 
@@ -794,9 +800,9 @@ def test_when_time_is_short_a_shorter_window_is_reserved_and_the_rest_handed_bac
 ) -> None:
     fates, again = world.work(*ages("a", "b", "c", "d", "e"), seconds=ANSWER + 3.5)
     assert world.slots.asked[0] == pytest.approx(PACE.span(4))
-    assert states(fates) == dict.fromkeys(["a", "b", "c", "d"], State.SENT)
+    assert states(fates) == dict.fromkeys(["a", "b", "c", "d"], BounceState.SENT)
     assert again == {"e"}
-    assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
+    assert {world.ledger.state(each) for each in again} == {BounceState.QUEUED}
 
 
 @pytest.mark.parametrize("seconds", [0.0, ANSWER, ANSWER + PACE.lateness - 0.001])
@@ -815,7 +821,7 @@ def test_every_call_can_still_be_answered_before_the_end(world: World) -> None:
 def test_a_window_has_as_many_calls_as_fit_behind_those_that_wait_already(world: World) -> None:
     world.next_slot_in(RUN - ANSWER - 2.5)
     fates, again = world.work(*ages(*"abcde"))
-    assert states(fates) == dict.fromkeys("abc", State.SENT)
+    assert states(fates) == dict.fromkeys("abc", BounceState.SENT)
     assert again == {"d", "e"}
     assert world.slots.asked[:2] == [pytest.approx(PACE.span(5)), pytest.approx(PACE.span(3))]
     assert max(world.sender.starts) <= RUN - ANSWER
@@ -829,7 +835,7 @@ def test_without_a_window_in_time_everything_is_handed_back_when_the_time_is_ove
     fates, again = world.work(*ages("a", "b"))
     assert (fates, again) == ([], {"a", "b"})
     assert world.seconds == pytest.approx(RUN - ANSWER)
-    assert {world.ledger.state(each) for each in again} == {State.DEFERRED}
+    assert {world.ledger.state(each) for each in again} == {BounceState.QUEUED}
 
 
 def test_a_worker_without_a_window_asks_again_every_few_seconds(world: World) -> None:
@@ -845,9 +851,9 @@ def test_a_limiter_that_recovers_meanwhile_loses_nothing(world: World) -> None:
     world.slots.broken = True
     world.at(20, lambda: setattr(world.slots, "broken", False))
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == dict.fromkeys("ab", State.SENT)
+    assert states(fates) == dict.fromkeys("ab", BounceState.SENT)
     assert again == set()
-    assert set(world.counted) == {Event.NO_SLOT}
+    assert set(world.counted) == {Incident.NO_SLOT}
 
 
 def test_while_a_worker_waits_for_a_window_what_becomes_too_old_is_given_up(
@@ -855,15 +861,15 @@ def test_while_a_worker_waits_for_a_window_what_becomes_too_old_is_given_up(
 ) -> None:
     world.next_slot_in(RUN)
     fates, again = world.work(mail("old", age=TOO_OLD - 30), mail("new"))
-    assert states(fates) == {"old": State.EXPIRED}
+    assert states(fates) == {"old": BounceState.EXPIRED}
     assert again == {"new"}
-    assert world.ledger.state("old") is State.EXPIRED
+    assert world.ledger.state("old") is BounceState.EXPIRED
 
 
 def test_what_is_handed_back_can_be_claimed_at_once_by_the_next_worker(world: World) -> None:
     world.work(mail(), owner="first worker", seconds=0)
     fates, again = world.work(mail(), owner="second worker")
-    assert states(fates) == {"msg1": State.SENT}
+    assert states(fates) == {"msg1": BounceState.SENT}
     assert again == set()
 
 
@@ -871,10 +877,10 @@ def test_a_throttle_in_the_middle_costs_a_window_and_loses_nothing(world: World)
     world.sender.script = [0.0, ThrottledError()]
     fates, again = world.work(*ages("a", "b", "c"))
     assert world.sender.sent_for == ["a", "b", "b", "c"]
-    assert set(states(fates).values()) == {State.SENT}
+    assert set(states(fates).values()) == {BounceState.SENT}
     assert again == set()
     assert world.slots.asked == [pytest.approx(PACE.span(3)), pytest.approx(PACE.span(2))]
-    assert world.counted == [Event.THROTTLED]
+    assert world.counted == [Incident.THROTTLED]
 
 
 def test_after_a_throttle_nobody_gets_a_slot_for_the_penalty(world: World) -> None:
@@ -888,9 +894,9 @@ def test_a_call_held_up_past_its_window_takes_a_new_window(world: World) -> None
     world.sender.script = [0.0, 4.0]
     fates, again = world.work(*ages("a", "b", "c"))
     assert world.sender.sent_for == ["a", "b", "c"]
-    assert set(states(fates).values()) == {State.SENT}
+    assert set(states(fates).values()) == {BounceState.SENT}
     assert again == set()
-    assert world.counted == [Event.SLOT_EXPIRED]
+    assert world.counted == [Incident.SLOT_EXPIRED]
 
 
 def test_throttled_without_end_the_worker_still_ends_in_time(world: World) -> None:
@@ -904,10 +910,10 @@ def test_throttled_without_end_the_worker_still_ends_in_time(world: World) -> No
 def test_a_bounce_that_fails_for_now_does_not_block_the_others(world: World, lost: bool) -> None:
     world.sender.script = [0.0, failing(lost)]
     fates, again = world.work(*ages("a", "b", "c"))
-    assert states(fates) == dict.fromkeys(["a", "c"], State.SENT)
+    assert states(fates) == dict.fromkeys(["a", "c"], BounceState.SENT)
     assert again == {"b"}
     assert world.sender.sent_for == ["a", "b", "c"]
-    assert world.ledger.state("b") is State.DEFERRED
+    assert world.ledger.state("b") is BounceState.QUEUED
 
 
 def test_a_worker_that_cannot_open_a_connection_hands_back_and_spends_no_call(
@@ -915,11 +921,11 @@ def test_a_worker_that_cannot_open_a_connection_hands_back_and_spends_no_call(
 ) -> None:
     world.sender.silent = 1
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == {"b": State.SENT}
+    assert states(fates) == {"b": BounceState.SENT}
     assert again == {"a"}
     assert world.sender.sent_for == ["b"]
-    assert world.ledger.state("a") is State.DEFERRED
-    assert world.counted == [Event.TRY_AGAIN]
+    assert world.ledger.state("a") is BounceState.QUEUED
+    assert world.counted == [Incident.TRY_AGAIN]
 
 
 def test_after_a_lost_answer_the_worker_hands_back_and_the_next_one_has_one_call_left(
@@ -929,7 +935,7 @@ def test_after_a_lost_answer_the_worker_hands_back_and_the_next_one_has_one_call
     assert world.work(mail(), owner="first") == ([], {"msg1"})
     ((fate,), again) = world.work(mail(), owner="second")
     assert again == set()
-    assert fate.state is State.REJECTED
+    assert fate.state is BounceState.REJECTED
     assert fate.detail.startswith("AnswerLost: ")
     assert len(world.sender.calls) == 2
 
@@ -942,37 +948,37 @@ def test_a_doubt_outlives_workers_that_do_not_come_to_call(world: World) -> None
     world.work(mail(), owner="third")
     world.sender.script = [failing(answer_lost=True)]
     fates, _ = world.work(mail(), owner="fourth")
-    assert states(fates) == {"msg1": State.REJECTED}
+    assert states(fates) == {"msg1": BounceState.REJECTED}
     assert len(world.sender.calls) == 2
 
 
 def test_a_doubt_about_one_bounce_is_none_about_the_others(world: World) -> None:
-    world.settled_before(State.DEFERRED, "a", NOBODY, detail=ANSWER_LOST)
+    world.settled_before(BounceState.QUEUED, "a", NOBODY, detail=ANSWER_LOST)
     world.sender.script = [failing(answer_lost=True), failing(answer_lost=True)]
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == {"a": State.REJECTED}
+    assert states(fates) == {"a": BounceState.REJECTED}
     assert again == {"b"}
 
 
 def test_a_bounce_that_is_refused_does_not_block_the_others(world: World) -> None:
     world.sender.script = [RefusedError("MessageRejected", "no")]
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == {"a": State.REJECTED, "b": State.SENT}
+    assert states(fates) == {"a": BounceState.REJECTED, "b": BounceState.SENT}
     assert again == set()
 
 
 def test_what_is_too_old_is_given_up_without_a_slot(world: World) -> None:
     fates, again = world.work(mail("old", age=TOO_OLD), mail("new"))
-    assert states(fates) == {"old": State.EXPIRED, "new": State.SENT}
+    assert states(fates) == {"old": BounceState.EXPIRED, "new": BounceState.SENT}
     assert again == set()
-    assert world.ledger.state("old") is State.EXPIRED
+    assert world.ledger.state("old") is BounceState.EXPIRED
     assert world.slots.asked == [pytest.approx(PACE.span(1))]
 
 
 def test_what_becomes_too_old_while_it_waits_for_its_slot_is_not_sent_late(world: World) -> None:
     world.next_slot_in(60)
     fates, again = world.work(mail("late", age=TOO_OLD - 30), mail("new"))
-    assert states(fates) == {"late": State.EXPIRED, "new": State.SENT}
+    assert states(fates) == {"late": BounceState.EXPIRED, "new": BounceState.SENT}
     assert again == set()
     assert world.sender.sent_for == ["new"]
 
@@ -982,7 +988,7 @@ def test_an_inbound_mail_that_becomes_too_old_before_its_slot_is_not_sent_late(
 ) -> None:
     world.next_slot_in(2.5)
     (fate,) = world.inbound(mail(age=TOO_OLD - 1))
-    assert fate.state is State.EXPIRED
+    assert fate.state is BounceState.EXPIRED
     assert world.sender.calls == []
 
 
@@ -991,52 +997,54 @@ def test_a_ledger_that_keeps_failing_is_not_asked_about_the_whole_batch(world: W
     fates, again = world.work(*ages("a", "b", "c", "d"))
     assert fates == []
     assert again == {"a", "b", "c", "d"}
-    assert world.counted == [Event.LEDGER_LAGS] * 2
+    assert world.counted == [Incident.LEDGER_LAGS] * 2
 
 
 def test_what_becomes_too_old_while_others_are_sent_is_not_sent_late(world: World) -> None:
     world.sender.answer_takes = 4.0
     fates, again = world.work(mail("a", age=TOO_OLD - 1), mail("b", age=TOO_OLD - 3))
-    assert states(fates) == {"a": State.SENT, "b": State.EXPIRED}
+    assert states(fates) == {"a": BounceState.SENT, "b": BounceState.EXPIRED}
     assert again == set()
-    assert world.ledger.state("b") is State.EXPIRED
+    assert world.ledger.state("b") is BounceState.EXPIRED
 
 
 def test_the_ledger_failing_for_one_hands_back_that_one_only(world: World) -> None:
     world.ledger.broken_for = {"a"}
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == {"b": State.SENT}
+    assert states(fates) == {"b": BounceState.SENT}
     assert again == {"a"}
-    assert world.counted == [Event.LEDGER_LAGS]
+    assert world.counted == [Incident.LEDGER_LAGS]
 
 
 @pytest.mark.parametrize("state", sorted(SETTLED))
-def test_what_was_settled_before_is_done(world: World, state: State) -> None:
+def test_what_was_settled_before_is_done(world: World, state: BounceState) -> None:
     world.settled_before(state, "msg1", NOBODY)
     assert world.work(mail()) == ([], set())
     assert world.sender.calls == []
-    assert world.counted == [Event.REPEAT_PREVENTED]
+    assert world.counted == [Incident.REPEAT_PREVENTED]
 
 
-@pytest.mark.parametrize("state", [State.DEFERRED, State.DEAD_LETTERED])
-def test_what_waited_is_claimed_and_sent(world: World, state: State) -> None:
+@pytest.mark.parametrize("state", [BounceState.QUEUED, BounceState.DEAD_LETTERED])
+def test_what_waited_is_claimed_and_sent(world: World, state: BounceState) -> None:
     world.settled_before(state, "msg1", NOBODY)
     fates, again = world.work(mail())
-    assert states(fates) == {"msg1": State.SENT}
+    assert states(fates) == {"msg1": BounceState.SENT}
     assert again == set()
 
 
 def test_what_another_worker_holds_is_handed_back(world: World) -> None:
     world.claimed_elsewhere("a", NOBODY)
     fates, again = world.work(*ages("a", "b"))
-    assert states(fates) == {"b": State.SENT}
+    assert states(fates) == {"b": BounceState.SENT}
     assert again == {"a"}
 
 
 def test_of_a_bounce_that_is_partly_held_elsewhere_our_part_is_sent(world: World) -> None:
     world.claimed_elsewhere("msg1", "busy@example.com")
     fates, again = world.work(mail("msg1", "busy@example.com", "mine@example.com"))
-    assert [(fate.recipient, fate.state) for fate in fates] == [("mine@example.com", State.SENT)]
+    assert [(fate.recipient, fate.state) for fate in fates] == [
+        ("mine@example.com", BounceState.SENT)
+    ]
     assert again == {"msg1"}
 
 
@@ -1044,16 +1052,16 @@ def test_a_limiter_that_fails_hands_everything_back(world: World) -> None:
     world.slots.broken = True
     fates, again = world.work(*ages("a", "b"))
     assert (fates, again) == ([], {"a", "b"})
-    assert set(world.counted) == {Event.NO_SLOT}
+    assert set(world.counted) == {Incident.NO_SLOT}
     assert world.seconds <= RUN - ANSWER + ROUNDING
 
 
 def test_a_ledger_that_fails_after_the_workers_call_does_not_send_it_again(world: World) -> None:
     world.ledger.forgets_ends = True
     fates, again = world.work(*ages("a", "b"))
-    assert set(states(fates).values()) == {State.SENT}
+    assert set(states(fates).values()) == {BounceState.SENT}
     assert again == set()
-    assert world.counted == [Event.LEDGER_LAGS] * 2
+    assert world.counted == [Incident.LEDGER_LAGS] * 2
 
 
 def test_an_empty_batch_asks_nobody(world: World) -> None:
@@ -1076,7 +1084,7 @@ def test_two_messages_of_one_mail_in_one_batch_are_sent_once(world: World) -> No
     fates, again = world.delivery.send_batch(
         batch, owner="worker", until=world.now() + timedelta(seconds=RUN)
     )
-    assert states(fates) == {"msg1": State.SENT}
+    assert states(fates) == {"msg1": BounceState.SENT}
     assert len(world.sender.calls) == 1
     assert again == {"second message"}
 
@@ -1099,18 +1107,20 @@ def test_what_is_too_old_but_held_elsewhere_is_left_to_its_holder(world: World) 
     world.claimed_elsewhere("old", NOBODY)
     fates, again = world.work(mail("old", age=TOO_OLD))
     assert (fates, again) == ([], {"old"})
-    assert world.ledger.state("old") is State.CLAIMED
+    assert world.ledger.state("old") is BounceState.CLAIMED
 
 
 def test_what_was_sent_in_time_does_not_expire_in_its_second_message(world: World) -> None:
-    world.settled_before(State.SENT, "old", NOBODY)
+    world.settled_before(BounceState.SENT, "old", NOBODY)
     assert world.work(mail("old", age=TOO_OLD)) == ([], set())
-    assert world.ledger.state("old") is State.SENT
+    assert world.ledger.state("old") is BounceState.SENT
 
 
-@pytest.mark.parametrize("state", [State.CLAIMED, *sorted(SETTLED)])
-def test_what_somebody_holds_or_has_ended_is_no_dead_letter(world: World, state: State) -> None:
-    if state is State.CLAIMED:
+@pytest.mark.parametrize("state", [BounceState.CLAIMED, *sorted(SETTLED)])
+def test_what_somebody_holds_or_has_ended_is_no_dead_letter(
+    world: World, state: BounceState
+) -> None:
+    if state is BounceState.CLAIMED:
         world.claimed_elsewhere("msg1", NOBODY)
     else:
         world.settled_before(state, "msg1", NOBODY)
@@ -1121,10 +1131,10 @@ def test_what_somebody_holds_or_has_ended_is_no_dead_letter(world: World, state:
 
 def test_a_dead_letter_is_noted_and_may_be_claimed_again(world: World) -> None:
     (fate,) = world.delivery.dead_letter(mail())
-    assert (fate.state, fate.reason) == (State.DEAD_LETTERED, "unknown-recipient")
-    assert world.ledger.state() is State.DEAD_LETTERED
+    assert (fate.state, fate.reason) == (BounceState.DEAD_LETTERED, "unknown-recipient")
+    assert world.ledger.state() is BounceState.DEAD_LETTERED
     fates, _ = world.work(mail())
-    assert states(fates) == {"msg1": State.SENT}
+    assert states(fates) == {"msg1": BounceState.SENT}
 
 
 # --- Two workers at a time -------------------------------------------------------------------
@@ -1204,7 +1214,7 @@ def test_two_workers_drain_the_queue_and_wear_no_message_out(
             waiting.extend(sorted(again))
 
     world.run(lambda: worker("first"), lambda: worker("second"))
-    assert Counter(fate.state for fate in finished) == {State.SENT: QUEUED}
+    assert Counter(fate.state for fate in finished) == {BounceState.SENT: QUEUED}
     assert sorted(world.sender.sent_for) == sorted(received)
     starts = sorted(world.sender.starts)
     assert min(b - a for a, b in pairwise(starts)) >= interval - ROUNDING

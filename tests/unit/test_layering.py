@@ -13,7 +13,7 @@ LAYER = ROOT / "layers" / "bouncer" / "bouncer"
 FUNCTIONS = ROOT / "functions"
 STANDARD = sys.stdlib_module_names
 
-PURE = sorted(LAYER.glob("*.py"))
+PURE = sorted(path for path in LAYER.rglob("*.py") if path.parent.name != "aws")
 ADAPTERS = sorted((LAYER / "aws").glob("*.py"))
 HANDLERS = sorted(FUNCTIONS.glob("*/app.py"))
 
@@ -47,8 +47,8 @@ def packages(path: Path) -> set[str]:
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"policy.py", "guards.py", "limiter.py"} <= {path.name for path in PURE}
-    assert "ses.py" in {path.name for path in ADAPTERS}
+    assert {"decide.py", "guards.py", "limiter.py"} <= {path.name for path in PURE}
+    assert "send_bounce.py" in {path.name for path in ADAPTERS}
     assert {path.parent.name for path in HANDLERS} == {
         path.name for path in FUNCTIONS.iterdir() if path.is_dir() and path.name != "__pycache__"
     }
@@ -90,11 +90,17 @@ def test_a_handler_imports_only_powertools_and_the_layer(path: Path) -> None:
 
 @modules([*PURE, *ADAPTERS, *HANDLERS], ROOT)
 def test_nothing_that_is_deployed_imports_what_is_not(path: Path) -> None:
-    assert not {"local", "tests", "bench", "functions"} & packages(path)
+    assert not {"local", "bouncer_console", "tests", "bench", "functions"} & packages(path)
 
 
 def test_the_limiter_knows_nothing_of_mail_and_the_policy_nothing_of_sending() -> None:
     assert packages(LAYER / "limiter.py") <= STANDARD | {"msgspec"}
-    sending = {"bouncer.delivery", "bouncer.ledger", "bouncer.limiter", "bouncer.sender"}
-    for name in ("policy.py", "guards.py", "conditions.py", "plan.py"):
-        assert not sending & imported(LAYER / name)
+    for path in (*sorted((LAYER / "policy").glob("*.py")), LAYER / "guards.py", LAYER / "plan.py"):
+        sending = {name for name in imported(path) if name.startswith("bouncer.delivery.")}
+        assert {name for name in sending if not name.startswith("bouncer.delivery.bounce")} == set()
+        assert "bouncer.limiter" not in imported(path)
+
+
+@modules(sorted((ROOT / "console" / "bouncer_console").glob("*.py")), ROOT)
+def test_the_console_imports_nothing_of_the_test_stand(path: Path) -> None:
+    assert not {"local", "tests", "bench", "functions"} & packages(path)

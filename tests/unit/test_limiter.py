@@ -15,13 +15,13 @@ from moto import mock_aws
 from bouncer.aws.slots import DynamoSlots
 from bouncer.limiter import (
     Busy,
+    Granted,
     Limiter,
     MemorySlots,
     Pace,
-    Reserved,
+    Reservation,
     SlotExpiredError,
     SlotStore,
-    Window,
 )
 from tests.integration.builders import BOUNCES, create_bounce_table, requests_of, set_date
 
@@ -58,9 +58,9 @@ class Machine:
         # At least what a float of this size can tell apart, or time would stand still.
         self.time += max(seconds + self._oversleeps(), ROUNDING / 2)
 
-    def reserve(self, calls: int = 1, max_wait: float = 60.0) -> Window:
+    def reserve(self, calls: int = 1, max_wait: float = 60.0) -> Reservation:
         window = self.limiter.reserve(calls, max_wait)
-        assert isinstance(window, Window)
+        assert isinstance(window, Reservation)
         return window
 
 
@@ -91,7 +91,7 @@ class LateStore:
         self._answer_takes = answer_takes
         self.machine: Machine
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         self.machine.time += self._write_takes
         answer = self._store.reserve(now, span, max_wait, horizon)
         self.machine.time += self._answer_takes
@@ -395,7 +395,7 @@ def test_a_pause_lets_time_pass_and_takes_no_slot() -> None:
     machine = Machine(store)
     machine.limiter.pause(5)
     assert machine.time == START + 5
-    assert store.reserve(START, 1, 0, 600) == Reserved(START)
+    assert store.reserve(START, 1, 0, 600) == Granted(START)
 
 
 # --- A refusal is remembered -----------------------------------------------------------------
@@ -408,7 +408,7 @@ class Counted:
         self.asked = 0
         self.slots = MemorySlots()
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         self.asked += 1
         return self.slots.reserve(now, span, max_wait, horizon)
 
@@ -558,7 +558,7 @@ def exactly(seconds: float) -> Any:
 
 def reserved(bench: Bench, now: float, max_wait: float = 60.0, span: float = SPAN) -> float:
     answer = bench.store.reserve(now, span, max_wait, HORIZON)
-    assert isinstance(answer, Reserved), answer
+    assert isinstance(answer, Granted), answer
     return answer.start
 
 

@@ -7,13 +7,14 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from bouncer.bounce import WINDOW, BouncedRecipient, BounceType, ExtensionField, MessageDsn
-from bouncer.conditions import SizeNeeded
+from bouncer.delivery.bounce import WINDOW, BouncedRecipient, BounceType, ExtensionField, MessageDsn
 from bouncer.guards import MARKER, GuardName, OtherReason
 from bouncer.mailboxes import Mailbox, Status
 from bouncer.message import InboundMessage
 from bouncer.plan import Disposition, Identity, make_plan
-from bouncer.policy import Outcome, load
+from bouncer.policy.conditions import SizeNeeded
+from bouncer.policy.decide import Outcome
+from bouncer.policy.load import load
 from tests.unit.builders import (
     ALICE,
     IDENTITY,

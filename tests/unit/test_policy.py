@@ -5,12 +5,19 @@ from typing import Any
 
 import pytest
 
-from bouncer.bounce import STATUS, BounceType, DsnAction, ExtensionField, RecipientDsnFields
-from bouncer.conditions import Facts, PolicyError, SizeNeeded
+from bouncer.delivery.bounce import (
+    STATUS,
+    BounceType,
+    DsnAction,
+    ExtensionField,
+    RecipientDsnFields,
+)
 from bouncer.guards import MARKER
 from bouncer.mailboxes import Status
 from bouncer.message import InboundMessage, Verdicts
-from bouncer.policy import Envelope, Outcome, Trial, decide, load, trials
+from bouncer.policy.conditions import Facts, PolicyError, SizeNeeded
+from bouncer.policy.decide import Envelope, Outcome, Trial, decide, trials
+from bouncer.policy.load import load
 from bouncer.text import VARIABLES
 from tests.unit.builders import (
     ALICE,

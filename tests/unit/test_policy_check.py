@@ -2,9 +2,9 @@
 
 import pytest
 
-from bouncer.conditions import PolicyError
 from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
-from bouncer.policy import load
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.load import load
 from tests.unit.builders import (
     UNKNOWN_BOUNCES,
     bounce_rule,

@@ -9,10 +9,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from bouncer.conditions import Conditions, PolicyError
 from bouncer.guards import GuardName
-from bouncer.policy import load
-from bouncer.policy_file import (
+from bouncer.policy.conditions import Conditions, PolicyError
+from bouncer.policy.file import (
     BudgetSection,
     GuardsSection,
     MailboxSection,
@@ -23,6 +22,7 @@ from bouncer.policy_file import (
     read,
     validator_schema,
 )
+from bouncer.policy.load import load
 from tests.unit.builders import SHIPPED_POLICY, policy_text
 
 SHIPPED = SHIPPED_POLICY.read_text("utf-8")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bouncer.policy import load
-from bouncer.policy_review import review
+from bouncer.policy.load import load
+from bouncer.policy.review import review
 from tests.unit.builders import SHIPPED_POLICY, bounce_rule, policy, rule
 
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bouncer.address import is_deliverable, normalise
-from bouncer.conditions import SizeNeeded
 from bouncer.guards import NOT_CONFIGURABLE, GuardName
 from bouncer.mailboxes import Mailbox, Status
 from bouncer.message import InboundMessage, MalformedEventError, Verdicts, parse_event
 from bouncer.plan import Plan, make_plan
-from bouncer.policy import Outcome, load, trials
+from bouncer.policy.conditions import SizeNeeded
+from bouncer.policy.decide import Outcome, trials
+from bouncer.policy.load import load
 from bouncer.text import VARIABLES, clean, fill
 from tests.unit.builders import (
     IDENTITY,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bouncer.message import MalformedEventError
-from bouncer.policy import load
-from local.console.explain import Desk, read_mails
+from bouncer.policy.load import load
+from bouncer_console.explain import Desk, read_mails
 from local.stack import BOUNCE_SENDER, EVENTS
 from local.stories import MALFORMED, STORIES, Story, as_text, event_of, write
 from tests.unit.builders import SHIPPED_POLICY

@@ -14,13 +14,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from bouncer import delivery
 from bouncer.aws.telemetry import BY_STATE, NAMESPACE
-from bouncer.bounce import WINDOW
+from bouncer.delivery import delivery
+from bouncer.delivery.bounce import WINDOW
 from bouncer.limiter import Pace
 from bouncer.mailboxes import Mailbox
-from bouncer.policy_file import validator_schema
-from bouncer.rule_sync import RULES_A_SET, rule_name
+from bouncer.policy.file import validator_schema
+from bouncer.receipt_rules import RULES_A_SET, rule_name
 from bouncer.settings import InboundSettings, RulesSettings, SendSettings, UsageSettings
 from functions.inbound import app as inbound_app
 from functions.send import app as send_app
@@ -596,7 +596,7 @@ def test_every_output_says_what_it_is(output: str) -> None:
 def _asked_for(accept: Callable[[ast.Call], bool]) -> set[str]:
     """The constant first arguments of calls in the console's source."""
     found: set[str] = set()
-    for path in (ROOT / "local" / "console").glob("*.py"):
+    for path in (ROOT / "console" / "bouncer_console").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and accept(node):
                 (argument,) = node.args[:1]

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bouncer.guards import OtherReason
-from bouncer.policy_file import BudgetSection
+from bouncer.policy.file import BudgetSection
 
 
 class Budget(Protocol):

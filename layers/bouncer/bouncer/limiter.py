@@ -73,7 +73,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, math.floor((seconds - self.lateness) / self.step) + 1)
 
 
-class Reserved(msgspec.Struct, frozen=True):
+class Granted(msgspec.Struct, frozen=True):
     """A span of time that is now the caller's, from `start` on (epoch seconds)."""
 
     start: float
@@ -104,7 +104,7 @@ class SlotExpiredError(Exception):
 class SlotStore(Protocol):
     """Where the next free slot is kept; every method is atomic."""
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         """Take the next slot if it is not further than `max_wait` from `now`.
 
         The slot is the stored one, or `now` when that has passed; what is stored moves to
@@ -120,7 +120,7 @@ class SlotStore(Protocol):
         ...
 
 
-class Window:
+class Reservation:
     """Slots in a row for one holder."""
 
     def __init__(
@@ -202,7 +202,7 @@ class Limiter:
             return Busy(self._next_slot)
         return None
 
-    def reserve(self, calls: int, max_wait: float) -> Window | Busy:
+    def reserve(self, calls: int, max_wait: float) -> Reservation | Busy:
         """Reserve a window of `calls` slots that begins within `max_wait` seconds.
 
         A refusal is remembered: until the backlog can have shrunk, the next caller in this
@@ -222,7 +222,7 @@ class Limiter:
             # At least an interval: a queue that is just too long is asked about once a slot.
             self._ask_again = self._monotonic() + max(ahead, self.pace.interval)
             return answer
-        return Window(
+        return Reservation(
             answer.start,
             calls,
             self.pace,
@@ -247,13 +247,13 @@ class MemorySlots:
     def __init__(self) -> None:
         self._next: float | None = None
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         busy = self._next is not None and now < self._next <= now + horizon
         start = self._next if busy and self._next is not None else now
         if start > now + max_wait:
             return Busy(start)
         self._next = start + span
-        return Reserved(start)
+        return Granted(start)
 
     def hold_back(self, now: float, until: float) -> None:  # noqa: ARG002  (the protocol's)
         if self._next is None or self._next < until:

@@ -26,7 +26,7 @@ class Status(StrEnum):
     DISABLED = "disabled"
 
 
-class State(StrEnum):
+class MailboxState(StrEnum):
     """What a policy can ask of a recipient's mailbox."""
 
     KNOWN = "known"

@@ -9,12 +9,12 @@ from enum import StrEnum
 import msgspec
 
 from bouncer.address import normalise_domain
-from bouncer.bounce import Bounce, MessageDsn
-from bouncer.conditions import Facts
+from bouncer.delivery.bounce import Bounce, MessageDsn
 from bouncer.guards import Circumstances, GuardName, OtherReason, objection
 from bouncer.message import InboundMessage
-from bouncer.policy import Decision, Outcome, Policy, decide
-from bouncer.policy_file import Mode
+from bouncer.policy.conditions import Facts
+from bouncer.policy.decide import Decision, Outcome, Policy, decide
+from bouncer.policy.file import Mode
 
 
 class Disposition(StrEnum):

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from bouncer.delivery import Terms
+from bouncer.delivery.delivery import Terms
 from bouncer.limiter import Pace
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bouncer.address import domain_of, normalise
 from bouncer.budget import BudgetUnavailableError, window_start
 from bouncer.guards import OtherReason
-from bouncer.policy_file import BudgetSection
+from bouncer.policy.file import BudgetSection
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import normalise
-from bouncer.ledger import (
+from bouncer.delivery.ledger import (
     ANSWER_LOST,
     UNANSWERED,
+    BounceState,
     Claims,
-    Entry,
+    LedgerEntry,
     LedgerUnavailableError,
-    State,
 )
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # What may be claimed:
 _NEVER_SEEN = "attribute_not_exists(pk)"
 _FORGOTTEN = "expires_at <= :now"  # TTL deletes within days, so the expiry is compared here
-_WAITING = "#state IN (:deferred, :dead)"
+_WAITING = "#state IN (:queued, :dead)"
 _REFUSED = "(#state = :rejected AND NOT begins_with(detail, :unanswered))"
 _ABANDONED = "(#state = :claimed AND lease_until <= :now)"
 _MINE = "(#state = :claimed AND #owner = :owner)"
@@ -60,18 +60,18 @@ class DynamoLedger:
     ) -> Claims:
         mine: set[str] = set()
         doubtful: set[str] = set()
-        settled: dict[str, State] = {}
+        settled: dict[str, BounceState] = {}
         in_flight: dict[str, datetime] = {}
         for recipient, reason in reasons.items():
-            entry = Entry(
-                message_id=message_id, recipient=recipient, state=State.CLAIMED, reason=reason
+            entry = LedgerEntry(
+                message_id=message_id, recipient=recipient, state=BounceState.CLAIMED, reason=reason
             )
             written, before = self._write(entry, _CLAIMABLE, owner=owner, until=until)
             if written:
                 mine.add(recipient)
                 if before is not None and before.detail == ANSWER_LOST:
                     doubtful.add(recipient)
-            elif before is None or before.state is State.CLAIMED:
+            elif before is None or before.state is BounceState.CLAIMED:
                 in_flight[recipient] = (before and before.lease_until) or until
             else:
                 settled[recipient] = before.state
@@ -82,18 +82,20 @@ class DynamoLedger:
             in_flight=in_flight,
         )
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> dict[str, State]:
+    def settle(
+        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+    ) -> dict[str, BounceState]:
         # Safe to repeat: the condition fails on an end that is already written.
         standing = {}
         for entry in entries:
-            unclaimed = _GIVEN_UP if entry.state is State.DEAD_LETTERED else _UNTOUCHED
+            unclaimed = _GIVEN_UP if entry.state is BounceState.DEAD_LETTERED else _UNTOUCHED
             condition = unclaimed if owner is None else _MINE
             written, before = self._write(entry, condition, owner=owner)
             if not written and before is not None:
                 standing[entry.recipient] = before.state
         return standing
 
-    def history(self, message_id: str) -> list[Entry]:
+    def history(self, message_id: str) -> list[LedgerEntry]:
         try:
             pages = self._client.get_paginator("query").paginate(
                 TableName=self._table,
@@ -110,12 +112,12 @@ class DynamoLedger:
 
     def _write(
         self,
-        entry: Entry,
+        entry: LedgerEntry,
         condition: str,
         *,
         owner: str | None = None,
         until: datetime | None = None,
-    ) -> tuple[bool, Entry | None]:
+    ) -> tuple[bool, LedgerEntry | None]:
         """Write the entry: whether it was written, and what stood there before."""
         now = self._clock()
         values: dict[str, Any] = {
@@ -124,7 +126,7 @@ class DynamoLedger:
             ":recipient": {"S": entry.recipient},
             ":now": {"N": _epoch(now)},
             ":expires": {"N": _epoch(now + self._retention)},
-            ":claimed": {"S": State.CLAIMED},
+            ":claimed": {"S": BounceState.CLAIMED},
         }
         sets = [
             "#state = :state",
@@ -134,7 +136,7 @@ class DynamoLedger:
             "expires_at = :expires",
         ]
         # A claim leaves it as it was, and so does who holds none and has nothing to add.
-        if entry.detail or (owner and entry.state is not State.CLAIMED):
+        if entry.detail or (owner and entry.state is not BounceState.CLAIMED):
             values[":detail"] = {"S": entry.detail}
             sets.append("detail = :detail")
         optional = {
@@ -150,9 +152,9 @@ class DynamoLedger:
                 values[placeholder] = value
                 sets.append(f"{name} = {placeholder}")
         asked = {
-            ":deferred": State.DEFERRED,
-            ":dead": State.DEAD_LETTERED,
-            ":rejected": State.REJECTED,
+            ":queued": BounceState.QUEUED,
+            ":dead": BounceState.DEAD_LETTERED,
+            ":rejected": BounceState.REJECTED,
             ":unanswered": UNANSWERED,
         }
         values |= {name: {"S": state} for name, state in asked.items() if name in condition}
@@ -198,17 +200,17 @@ def _moment(item: Mapping[str, Any], name: str) -> datetime | None:
     return datetime.fromtimestamp(float(item[name]["N"]), UTC) if name in item else None
 
 
-def _entry(item: Mapping[str, Any]) -> Entry | None:
+def _entry(item: Mapping[str, Any]) -> LedgerEntry | None:
     if not item:
         return None
 
     def text(name: str) -> str:
         return str(item.get(name, {}).get("S", ""))
 
-    return Entry(
+    return LedgerEntry(
         message_id=text("pk").removeprefix("message#"),
         recipient=text("recipient"),
-        state=State(text("state")),
+        state=BounceState(text("state")),
         reason=text("reason"),
         status=text("status"),
         received_at=_moment(item, "received_at"),

@@ -23,7 +23,7 @@ _WRITERS = 8
 _EXISTS = "attribute_exists(#address)"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class MailboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What an import has of one address."""
 
     mailbox: Mailbox
@@ -126,7 +126,7 @@ class MailboxTable:
             )
         )
 
-    def put(self, entries: Sequence[Entry], *, dry_run: bool = False) -> list[Change]:
+    def put(self, entries: Sequence[MailboxEntry], *, dry_run: bool = False) -> list[Change]:
         """Bring at most 100 entries to what they are given as.
 
         Fields that an entry does not name stay what they are, and so does usage.
@@ -195,7 +195,7 @@ class MailboxTable:
         return True
 
 
-def _change(standing: Mailbox | None, wanted: Entry, *, mend: bool) -> Change:
+def _change(standing: Mailbox | None, wanted: MailboxEntry, *, mend: bool) -> Change:
     """What an entry changes; one that could not be read gets all that the file names."""
     address, after = wanted.mailbox.address, msgspec.to_builtins(wanted.mailbox)
     if standing is None:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bouncer.policy import Policy, load, load_file
+from bouncer.policy.decide import Policy
+from bouncer.policy.load import load, load_file
 
 if TYPE_CHECKING:
     from mypy_boto3_appconfigdata import AppConfigDataClient

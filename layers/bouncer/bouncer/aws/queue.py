@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bouncer import overflow
-from bouncer.bounce import Bounce
-from bouncer.overflow import OverflowUnavailableError
+from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.queue import QueueUnavailableError, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -19,8 +18,8 @@ _MAX_DELAY = timedelta(minutes=15)
 _COUNT_HOLDS_SECONDS = 5.0
 
 
-class SqsOverflow:
-    """An Overflow."""
+class SqsBounceQueue:
+    """An BounceQueue."""
 
     def __init__(
         self, client: "SQSClient", queue_url: str, clock: Callable[[], float] = monotonic
@@ -35,11 +34,11 @@ class SqsOverflow:
         try:
             self._client.send_message(
                 QueueUrl=self._queue_url,
-                MessageBody=overflow.encode(bounce),
+                MessageBody=encode(bounce),
                 DelaySeconds=int(min(delay, _MAX_DELAY).total_seconds()),
             )
         except (ClientError, BotoCoreError) as error:
-            raise OverflowUnavailableError(str(error)) from error
+            raise QueueUnavailableError(str(error)) from error
         self._waiting += 1
 
     def waiting(self) -> int:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from bouncer.rule_sync import RuleChange, SyncError, is_ours
+from bouncer.receipt_rules import RuleChange, SyncError, is_ours
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bouncer.limiter import Busy, ClockWrongError, Reserved, SlotsUnavailableError
+from bouncer.limiter import Busy, ClockWrongError, Granted, SlotsUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -60,13 +60,13 @@ class DynamoSlots:
         self._on_repair = on_repair
         self._guess = Guess()
 
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Reserved | Busy:
+    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
         asked = _Asked(now, monotonic())
         busy = self._guess.busy(now)
         for _ in range(_ATTEMPTS):
             take = self._take_busy if busy else self._take_idle
             answer = take(asked, span, max_wait)
-            if isinstance(answer, Reserved):
+            if isinstance(answer, Granted):
                 self._guess.learn(answer.start, now, span)
                 return answer
             self._guess.learn(answer.next_slot, now)
@@ -82,24 +82,24 @@ class DynamoSlots:
         asked = _Asked(now, monotonic())
         self._update("SET next_slot = :until", earlier, asked, {"until": until})
 
-    def _take_busy(self, asked: "_Asked", span: float, max_wait: float) -> Reserved | Busy:
+    def _take_busy(self, asked: "_Asked", span: float, max_wait: float) -> Granted | Busy:
         values = {"now": asked.now, "latest": asked.now + max_wait, "span": span}
         seen = self._update("SET next_slot = next_slot + :span", _BUSY, asked, values)
-        return seen if isinstance(seen, Busy) else Reserved(seen or asked.now)
+        return seen if isinstance(seen, Busy) else Granted(seen or asked.now)
 
-    def _take_idle(self, asked: "_Asked", span: float, _max_wait: float) -> Reserved | Busy:
+    def _take_idle(self, asked: "_Asked", span: float, _max_wait: float) -> Granted | Busy:
         values = {"now": asked.now, "end": asked.now + span}
         seen = self._update("SET next_slot = :end", _IDLE, asked, values)
-        return seen if isinstance(seen, Busy) else Reserved(asked.now)
+        return seen if isinstance(seen, Busy) else Granted(asked.now)
 
-    def _repair(self, asked: "_Asked", seen: float, span: float) -> Reserved | Busy:
+    def _repair(self, asked: "_Asked", seen: float, span: float) -> Granted | Busy:
         # Our own clock was just found right, so the stored slot came from a wrong one.
         values = {"seen": seen, "end": asked.now + span}
         answer = self._update("SET next_slot = :end", _UNCHANGED, asked, values)
         if isinstance(answer, Busy):
             return answer
         self._on_repair(seen - asked.now)
-        return Reserved(asked.now)
+        return Granted(asked.now)
 
     def _update(
         self, update: str, condition: str, asked: "_Asked", values: dict[str, float]

@@ -11,21 +11,21 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
     AmazonCloudWatchEMFProvider,
 )
 
-from bouncer.delivery import Event, Fate
-from bouncer.ledger import State
-from bouncer.policy import Outcome
-from bouncer.service import Handled
+from bouncer.delivery.delivery import Fate, Incident
+from bouncer.delivery.ledger import BounceState
+from bouncer.inbound import Handled
+from bouncer.policy.decide import Outcome
 from bouncer.settings import LogAddresses
 
 NAMESPACE = "SesBouncer"
 
 BY_STATE = {
-    State.SENT: "BounceSent",
-    State.DEFERRED: "BounceDeferred",
-    State.SUPPRESSED: "BounceSuppressed",
-    State.EXPIRED: "BounceExpired",
-    State.REJECTED: "BounceRejected",
-    State.DEAD_LETTERED: "BounceDeadLettered",
+    BounceState.SENT: "BounceSent",
+    BounceState.QUEUED: "BounceQueued",
+    BounceState.SUPPRESSED: "BounceSuppressed",
+    BounceState.EXPIRED: "BounceExpired",
+    BounceState.REJECTED: "BounceRejected",
+    BounceState.DEAD_LETTERED: "BounceDeadLettered",
 }
 BY_OUTCOME = {Outcome.ACCEPT: "RecipientAccepted", Outcome.DROP: "RecipientDropped"}
 
@@ -42,7 +42,7 @@ class Telemetry:
     def count(self, name: str, reason: str = "", bounce_type: str = "") -> None:
         self._counts[name, reason, bounce_type] += 1
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Incident) -> None:
         self.count(event.value)
 
     def warn(self, name: str, detail: str) -> None:

@@ -8,16 +8,16 @@ from bouncer.aws.budget import DynamoBudget
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.policy_source import AppConfigPolicy, FilePolicy
-from bouncer.aws.queue import SqsKeeper, SqsOverflow
-from bouncer.aws.ses import SesSender
+from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
+from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
 from bouncer.aws.stored_mail import StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.aws.usage import DynamoUsage
-from bouncer.delivery import Delivery, Event
+from bouncer.delivery.delivery import Delivery, Incident
+from bouncer.inbound import Inbound, NoStore, Planner, Store
 from bouncer.limiter import Limiter
 from bouncer.plan import Identity
-from bouncer.service import Inbound, NoStore, Planner, Store
 from bouncer.settings import (
     InboundSettings,
     SendSettings,
@@ -29,7 +29,7 @@ from bouncer.settings import (
 
 
 def delivery(
-    settings: Settings, *, count: Callable[[Event], None], repaired: Callable[[float], None]
+    settings: Settings, *, count: Callable[[Incident], None], repaired: Callable[[float], None]
 ) -> Delivery:
     """
     Args:
@@ -40,8 +40,8 @@ def delivery(
     return Delivery(
         ledger=DynamoLedger(dynamodb, settings.bounce_table, retention=settings.ledger_retention),
         limiter=Limiter(DynamoSlots(dynamodb, settings.bounce_table, repaired), settings.pace),
-        sender=SesSender(clients.ses()),
-        overflow=SqsOverflow(clients.sqs(), settings.bounce_queue_url),
+        send_bounce=SesSendBounce(clients.ses()),
+        queue=SqsBounceQueue(clients.sqs(), settings.bounce_queue_url),
         terms=settings.terms,
         count=count,
     )

@@ -13,11 +13,11 @@ import typer
 from bouncer.address import normalise
 from bouncer.aws.mailbox_table import Change, MailboxTable
 from bouncer.aws.usage_audit import UsageAudit
-from bouncer.conditions import PolicyError, parse_size
 from bouncer.mailboxes import EntryError, Mailbox, Status, check_entry
+from bouncer.policy.conditions import PolicyError, parse_size
 from bouncer.settings import UsageMode
 from bouncer.usage import UsageUnavailableError
-from local.console.deployment import (
+from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
     DeploymentError,
@@ -26,8 +26,8 @@ from local.console.deployment import (
     client,
     say_bad_item,
 )
-from local.console.mailbox_files import MailboxFileError, read_entries, write_mailboxes
-from local.console.output import (
+from bouncer_console.mailbox_files import MailboxFileError, read_entries, write_mailboxes
+from bouncer_console.output import (
     MOMENT,
     Json,
     fail,

@@ -10,7 +10,7 @@ import ijson
 import msgspec
 
 from bouncer.address import normalise
-from bouncer.aws.mailbox_table import Entry
+from bouncer.aws.mailbox_table import MailboxEntry
 from bouncer.mailboxes import EntryError, Mailbox, check_entry, from_fields
 
 FIELDS = Mailbox.__struct_fields__
@@ -28,7 +28,7 @@ def read_mailboxes(path: Path) -> Iterator[Mailbox]:
     return (entry.mailbox for entry in read_entries(path))
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
+def read_entries(path: Path) -> Iterator[MailboxEntry]:
     """The entries of a file, one after the other; the file is never whole in memory.
 
     Raises:
@@ -44,7 +44,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         raise MailboxFileError(f"{path} is not CSV: {error}; is a quote left open?") from error
 
 
-def _entry(fields: dict[str, Any], where: str) -> Entry:
+def _entry(fields: dict[str, Any], where: str) -> MailboxEntry:
     unknown = fields.keys() - set(FIELDS)
     if unknown:
         raise MailboxFileError(
@@ -57,7 +57,7 @@ def _entry(fields: dict[str, Any], where: str) -> Entry:
     except (msgspec.ValidationError, EntryError) as error:
         raise MailboxFileError(f"{where}: {error}") from error
     mailbox = msgspec.structs.replace(given, address=normalise(given.address))
-    return Entry(mailbox=mailbox, named=frozenset(fields))
+    return MailboxEntry(mailbox=mailbox, named=frozenset(fields))
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -7,13 +7,13 @@ from typing import Protocol
 import msgspec
 
 from bouncer.budget import Budget
-from bouncer.conditions import Facts, SizeNeeded
-from bouncer.delivery import Delivery, Fate
-from bouncer.ledger import State
+from bouncer.delivery.delivery import Delivery, Fate
+from bouncer.delivery.ledger import BounceState
 from bouncer.mailboxes import Directory, Mailbox, StaticDirectory
 from bouncer.message import Header, InboundMessage
 from bouncer.plan import Disposition, Identity, Plan, make_plan
-from bouncer.policy import Policy
+from bouncer.policy.conditions import Facts, SizeNeeded
+from bouncer.policy.decide import Policy
 from bouncer.usage import Full, Usage, is_near_full
 
 
@@ -202,6 +202,6 @@ class Inbound:
 def _disposition(plan: Plan, fates: Iterable[Fate]) -> Disposition:
     # SES refused the bounce for good, so its sender will never know: let the mail go on
     # instead of stopping it, or it would be lost without a word.
-    if any(fate.state is State.REJECTED for fate in fates):
+    if any(fate.state is BounceState.REJECTED for fate in fates):
         return Disposition.CONTINUE
     return plan.disposition

@@ -24,13 +24,13 @@ from typer.testing import CliRunner, Result
 from bouncer.aws import receipt_rules
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.usage import DynamoUsage
-from bouncer.bounce import STATUS, BounceType
-from bouncer.ledger import Entry, State
+from bouncer.delivery.bounce import STATUS, BounceType
+from bouncer.delivery.ledger import BounceState, LedgerEntry
+from bouncer.delivery.queue import encode
 from bouncer.mailboxes import Mailbox
-from bouncer.overflow import encode
-from bouncer.policy_file import validator_schema
-from local.console import deployment
-from local.console.main import app
+from bouncer.policy.file import validator_schema
+from bouncer_console import deployment
+from bouncer_console.main import app
 from local.stories import STORIES, Story
 from tests.integration.builders import (
     ALICE,
@@ -1178,9 +1178,9 @@ def test_a_recount_sets_right_what_is_off(drifted: DynamoDBClient) -> None:
 # --- status ----------------------------------------------------------------------------------
 
 
-def settle(dynamodb: DynamoDBClient, state: State, message_id: str = "msg1") -> None:
+def settle(dynamodb: DynamoDBClient, state: BounceState, message_id: str = "msg1") -> None:
     ledger = DynamoLedger(dynamodb, BOUNCES, retention=timedelta(days=14))
-    entry = Entry(
+    entry = LedgerEntry(
         message_id=message_id,
         recipient=NOBODY,
         state=state,
@@ -1195,7 +1195,7 @@ def settle(dynamodb: DynamoDBClient, state: State, message_id: str = "msg1") -> 
 def test_the_status_of_a_mail_is_its_recipients_lines(
     stack: Stack, dynamodb: DynamoDBClient
 ) -> None:
-    settle(dynamodb, State.SENT)
+    settle(dynamodb, BounceState.SENT)
     (entry,) = printed_json("status", "msg1")
     assert {k: entry[k] for k in ("recipient", "state", "reason", "status", "bounce_id")} == {
         "recipient": NOBODY,
@@ -1587,10 +1587,10 @@ def test_when_the_mail_came_is_known_from_the_ledger(
     ses: SesServer, dynamodb: DynamoDBClient
 ) -> None:
     ledger = DynamoLedger(dynamodb, BOUNCES, retention=timedelta(days=14))
-    other = Entry(
+    other = LedgerEntry(
         message_id="msg1",
         recipient="other@example.com",
-        state=State.SENT,
+        state=BounceState.SENT,
         reason="unknown-recipient",
         received_at=datetime.now(UTC) - timedelta(hours=2),
     )
@@ -1886,7 +1886,7 @@ def test_a_note_is_one_line_however_long_it_is(tmp_path: Path) -> None:
 
 
 def test_the_json_of_every_state_can_be_read_back(stack: Stack, dynamodb: DynamoDBClient) -> None:
-    for state in State:
+    for state in BounceState:
         settle(dynamodb, state, message_id=f"msg-{state}")
         (entry,) = printed_json("status", f"msg-{state}")
-        assert msgspec.convert(entry, Entry).state is state
+        assert msgspec.convert(entry, LedgerEntry).state is state

@@ -1,7 +1,7 @@
 """The policy's file format: TOML, or JSON of the same shape. docs/policy.md explains it.
 
 Here are its tables, typed, and the errors of reading them; what the values mean together is
-checked in policy_check.py, and policy.py decides by them.
+checked in check.py, and decide.py decides by them.
 """
 
 import difflib
@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from bouncer.bounce import (
+from bouncer.delivery.bounce import (
     EXTENSION_VALUE_LIMIT,
     BounceType,
     DsnAction,
     ExtensionField,
     RecipientDsnFields,
 )
-from bouncer.conditions import Conditions, PolicyError
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
+from bouncer.policy.conditions import Conditions, PolicyError
 from bouncer.text import fill
 
 

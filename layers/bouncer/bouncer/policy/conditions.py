@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bouncer.address import normalise, normalise_domain, split
-from bouncer.mailboxes import Mailbox, State
+from bouncer.mailboxes import Mailbox, MailboxState
 from bouncer.message import InboundMessage
 
 MAILBOX_LIMIT = "mailbox"
@@ -107,22 +107,22 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             raise SizeNeeded
         return self.size
 
-    def has_state(self, state: State) -> bool:
+    def has_state(self, state: MailboxState) -> bool:
         box = self.mailbox
         if box is None:
-            return state is State.UNKNOWN
+            return state is MailboxState.UNKNOWN
         match state:
-            case State.UNKNOWN:
+            case MailboxState.UNKNOWN:
                 return False
-            case State.KNOWN:
+            case MailboxState.KNOWN:
                 return True
-            case State.CATCH_ALL:
+            case MailboxState.CATCH_ALL:
                 return box.address.startswith("@")
-            case State.MOVED:
+            case MailboxState.MOVED:
                 return box.moved_to is not None
-            case State.DISABLED:
+            case MailboxState.DISABLED:
                 return box.disabled(self.now)
-            case State.FULL:
+            case MailboxState.FULL:
                 return self._full(box)
 
     def _full(self, box: Mailbox) -> bool:
@@ -248,9 +248,11 @@ def _one_of(value: Any, what: str, allowed: tuple[str, ...]) -> frozenset[str]:
 
 
 def _mailbox(value: Any) -> RecipientTest:
-    names = _one_of(value, "mailbox", tuple(State))
+    names = _one_of(value, "mailbox", tuple(MailboxState))
     # `full` may need the size, so it is asked last.
-    states = sorted((State(each) for each in names), key=lambda each: each is State.FULL)
+    states = sorted(
+        (MailboxState(each) for each in names), key=lambda each: each is MailboxState.FULL
+    )
     return lambda _, facts: any(facts.has_state(state) for state in states)
 
 

@@ -8,7 +8,7 @@ call lets a retry take over, and what was sent, suppressed or expired stays so.
       │                 │   ├───► rejected    SES refused it for good; whoever mends the
       │                 │   │                 cause may claim it again
       │                 │   └───► expired     the window closed
-      │                 └──► deferred ──claim──► claimed ...   by the queue's worker
+      │                 └──► queued ──claim──► claimed ...   by the queue's worker
       │                        └──► dead-lettered ──claim──► claimed ...   after a redrive
       └──► suppressed                         a guard said no: nothing was spent
 """
@@ -21,9 +21,9 @@ from typing import Protocol
 import msgspec
 
 
-class State(StrEnum):
+class BounceState(StrEnum):
     CLAIMED = "claimed"
-    DEFERRED = "deferred"
+    QUEUED = "queued"
     DEAD_LETTERED = "dead-lettered"
     SENT = "sent"
     SUPPRESSED = "suppressed"
@@ -31,7 +31,7 @@ class State(StrEnum):
     REJECTED = "rejected"
 
 
-SETTLED = frozenset({State.SENT, State.SUPPRESSED, State.EXPIRED})
+SETTLED = frozenset({BounceState.SENT, BounceState.SUPPRESSED, BounceState.EXPIRED})
 """Nobody can claim it any more."""
 
 ANSWER_LOST = "answer lost"
@@ -41,12 +41,12 @@ UNANSWERED = "AnswerLost"
 """How the `detail` begins of what was rejected after two such calls: that is final, too."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One recipient's line in the ledger, as a person reads it."""
 
     message_id: str
     recipient: str
-    state: State
+    state: BounceState
     reason: str
     status: str = ""
     received_at: datetime | None = None
@@ -60,7 +60,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What came of claiming the recipients of one message."""
 
     mine: frozenset[str]
-    settled: Mapping[str, State]
+    settled: Mapping[str, BounceState]
     """Already at an end: nothing is left to do."""
     doubtful: frozenset[str] = frozenset()
     """Those of `mine` for which a call was made before whose answer never came."""
@@ -87,8 +87,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def settle(self, entries: Iterable[Entry], *, owner: str | None = None) -> Mapping[str, State]:
-        """Write an end, or `deferred`.
+    def settle(
+        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+    ) -> Mapping[str, BounceState]:
+        """Write an end, or `queued`.
 
         Args:
             owner: who holds the claims; None for recipients that nobody claimed. What another
@@ -102,6 +104,6 @@ class Ledger(Protocol):
         """
         ...
 
-    def history(self, message_id: str) -> list[Entry]:
+    def history(self, message_id: str) -> list[LedgerEntry]:
         """Every recipient of a message."""
         ...

@@ -16,7 +16,7 @@ from botocore.validate import ParamValidator
 
 from bouncer.aws import wiring
 from bouncer.aws.ledger import DynamoLedger
-from bouncer.bounce import (
+from bouncer.delivery.bounce import (
     EXPLANATION_LIMIT,
     Bounce,
     BouncedRecipient,
@@ -27,17 +27,17 @@ from bouncer.bounce import (
     MessageDsn,
     RecipientDsnFields,
 )
-from bouncer.ledger import LedgerUnavailableError, State
-from bouncer.overflow import OverflowUnavailableError
+from bouncer.delivery.ledger import BounceState, LedgerUnavailableError
+from bouncer.delivery.queue import QueueUnavailableError
 from bouncer.settings import Settings
-from local.console.deployment import (
+from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
     DeploymentError,
     RegionOption,
     StackOption,
 )
-from local.console.output import (
+from bouncer_console.output import (
     MOMENT,
     Json,
     fail,
@@ -96,7 +96,7 @@ def send_bounce(
         ParameterError,
         BounceError,
         LedgerUnavailableError,
-        OverflowUnavailableError,
+        QueueUnavailableError,
     )
     with plain_errors(*expected):
         given = {
@@ -124,7 +124,7 @@ def send_bounce(
     repeated = [fate.recipient for fate in fates if fate.repeated]
     if repeated:
         fail(f"{', '.join(repeated)}: settled before; `bouncer status` tells how")
-    if refused := [fate for fate in fates if fate.state is State.REJECTED]:
+    if refused := [fate for fate in fates if fate.state is BounceState.REJECTED]:
         fail(f"not sent: {refused[0].detail}")
 
 

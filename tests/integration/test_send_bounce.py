@@ -23,11 +23,11 @@ from botocore.httpsession import URLLib3Session
 from botocore.stub import Stubber
 from mypy_boto3_ses import SESClient
 
-from bouncer.aws import clients, ses
-from bouncer.aws.ses import SesSender
-from bouncer.bounce import Bounce, BouncedRecipient
+from bouncer.aws import clients, send_bounce
+from bouncer.aws.send_bounce import SesSendBounce
+from bouncer.delivery.bounce import Bounce, BouncedRecipient
+from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
 from bouncer.limiter import SlotExpiredError
-from bouncer.sender import RefusedError, ThrottledError, TryAgainError
 from tests.integration.builders import (
     BOUNCE_SENDER,
     NOBODY,
@@ -68,7 +68,7 @@ def test_the_request_is_the_bounce_as_it_is(client: SESClient, stubber: Stubber)
         },
     )
     given = bounce(explanation="No such mailbox.")
-    assert SesSender(client).send(given, at_once) == "bounce-1"
+    assert SesSendBounce(client).send(given, at_once) == "bounce-1"
     stubber.assert_no_pending_responses()
 
 
@@ -82,7 +82,7 @@ def test_a_throttle_is_told_apart_from_every_other_error(
 ) -> None:
     stubber.add_client_error("send_bounce", code, "Maximum sending rate exceeded.", status)
     with pytest.raises(ThrottledError, match="Maximum sending rate"):
-        SesSender(client).send(bounce(), at_once)
+        SesSendBounce(client).send(bounce(), at_once)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
@@ -91,7 +91,7 @@ def test_a_5xx_is_an_answer_and_sent_nothing(
 ) -> None:
     stubber.add_client_error("send_bounce", "ServiceUnavailable", "later", status)
     with pytest.raises(TryAgainError, match="ServiceUnavailable: later") as caught:
-        SesSender(client).send(bounce(), at_once)
+        SesSendBounce(client).send(bounce(), at_once)
     assert not caught.value.answer_lost
 
 
@@ -111,7 +111,7 @@ def test_any_other_error_is_final_and_keeps_its_code(
 ) -> None:
     stubber.add_client_error("send_bounce", code, "no", status)
     with pytest.raises(RefusedError, match="no") as caught:
-        SesSender(client).send(bounce(), at_once)
+        SesSendBounce(client).send(bounce(), at_once)
     assert caught.value.code == code
 
 
@@ -136,14 +136,14 @@ def test_a_connection_that_fails_is_tried_again_and_says_whether_the_answer_is_l
 ) -> None:
     fail(client, "SendBounce", trouble)
     with pytest.raises(TryAgainError) as caught:
-        SesSender(client).send(bounce(), at_once)
+        SesSendBounce(client).send(bounce(), at_once)
     assert caught.value.answer_lost is answer_lost
 
 
 def test_a_request_that_botocore_refuses_is_final(client: SESClient) -> None:
     fail(client, "SendBounce", ParamValidationError(report="wrong"))
     with pytest.raises(RefusedError) as caught:
-        SesSender(client).send(bounce(), at_once)
+        SesSendBounce(client).send(bounce(), at_once)
     assert caught.value.code == "ParamValidationError"
 
 
@@ -166,7 +166,7 @@ def test_a_bad_bounce_never_reaches_the_wire_and_takes_no_turn(
         recipients=(bad,),
     )
     with pytest.raises(RefusedError) as caught:
-        SesSender(clients.ses()).send(given, lambda: turns.append(1))
+        SesSendBounce(clients.ses()).send(given, lambda: turns.append(1))
     assert caught.value.code == "InvalidBounce"
     assert turns == []
     assert ses_server.arrivals == []
@@ -176,12 +176,12 @@ def test_a_bad_bounce_never_reaches_the_wire_and_takes_no_turn(
 
 
 @pytest.fixture
-def sender(ses_server: SesServer) -> SesSender:
+def sender(ses_server: SesServer) -> SesSendBounce:
     """With the client that the functions use."""
-    return SesSender(clients.ses())
+    return SesSendBounce(clients.ses())
 
 
-def test_a_bounce_is_sent_in_one_request(sender: SesSender, ses_server: SesServer) -> None:
+def test_a_bounce_is_sent_in_one_request(sender: SesSendBounce, ses_server: SesServer) -> None:
     assert sender.send(bounce("msg1", "a@example.com", "b@example.com"), at_once) == "bounce-1"
     (call,) = ses_server.arrivals
     assert call.action == "SendBounce"
@@ -190,7 +190,7 @@ def test_a_bounce_is_sent_in_one_request(sender: SesSender, ses_server: SesServe
 
 
 def test_warming_opens_the_connection_that_the_call_then_uses(
-    sender: SesSender, ses_server: SesServer
+    sender: SesSendBounce, ses_server: SesServer
 ) -> None:
     sender.warm()
     sender.send(bounce(), at_once)
@@ -199,7 +199,9 @@ def test_warming_opens_the_connection_that_the_call_then_uses(
     assert warmed.connection == called.connection
 
 
-def test_a_warm_connection_is_not_warmed_again(sender: SesSender, ses_server: SesServer) -> None:
+def test_a_warm_connection_is_not_warmed_again(
+    sender: SesSendBounce, ses_server: SesServer
+) -> None:
     for number in range(3):
         sender.warm()
         sender.send(bounce(f"msg{number}"), at_once)
@@ -208,7 +210,7 @@ def test_a_warm_connection_is_not_warmed_again(sender: SesSender, ses_server: Se
 
 
 def test_a_connection_that_was_only_warmed_is_warm(
-    sender: SesSender, ses_server: SesServer
+    sender: SesSendBounce, ses_server: SesServer
 ) -> None:
     sender.warm()
     sender.warm()
@@ -216,11 +218,11 @@ def test_a_connection_that_was_only_warmed_is_warm(
 
 
 def test_a_connection_that_was_idle_for_long_is_warmed_again(
-    sender: SesSender, ses_server: SesServer, monkeypatch: pytest.MonkeyPatch
+    sender: SesSendBounce, ses_server: SesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender.warm()
     later = time.monotonic() + 11
-    monkeypatch.setattr(ses, "monotonic", lambda: later)
+    monkeypatch.setattr(send_bounce, "monotonic", lambda: later)
     sender.warm()
     assert [each.action for each in ses_server.arrivals] == ["", ""]
 
@@ -229,7 +231,7 @@ def test_a_connection_that_was_idle_for_long_is_warmed_again(
     "trouble", [ConnectTimeoutError(endpoint_url=_URL), ReadTimeoutError(endpoint_url=_URL)]
 )
 def test_an_ses_that_does_not_answer_to_warming_sent_nothing(
-    sender: SesSender, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
+    sender: SesSendBounce, monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError
 ) -> None:
     break_connections(monkeypatch, trouble)
     with pytest.raises(TryAgainError) as caught:
@@ -248,7 +250,7 @@ def test_an_ses_that_does_not_answer_to_warming_sent_nothing(
     ids=lambda each: type(each).__name__,
 )
 def test_any_other_fault_in_warming_is_left_for_the_call_to_say(
-    sender: SesSender,
+    sender: SesSendBounce,
     ses_server: SesServer,
     monkeypatch: pytest.MonkeyPatch,
     trouble: BotoCoreError,
@@ -269,7 +271,7 @@ def break_connections(monkeypatch: pytest.MonkeyPatch, trouble: BotoCoreError) -
 
 @pytest.mark.parametrize("status", [200, 429, 503])
 def test_an_answer_that_cannot_be_read_may_have_been_a_yes(
-    sender: SesSender, ses_server: SesServer, status: int
+    sender: SesSendBounce, ses_server: SesServer, status: int
 ) -> None:
     ses_server.answers = [(status, "Odd", "<<")]
     with pytest.raises(TryAgainError, match="unreadable answer") as caught:
@@ -278,7 +280,7 @@ def test_an_answer_that_cannot_be_read_may_have_been_a_yes(
 
 
 def test_the_turn_comes_when_only_the_bytes_have_to_go_out(
-    sender: SesSender, ses_server: SesServer
+    sender: SesSendBounce, ses_server: SesServer
 ) -> None:
     signed: list[bool] = []
     arrived: list[int] = []
@@ -295,14 +297,14 @@ def test_the_turn_comes_when_only_the_bytes_have_to_go_out(
     assert len(ses_server.calls) == 1
 
 
-def test_every_call_takes_its_own_turn_once(sender: SesSender) -> None:
+def test_every_call_takes_its_own_turn_once(sender: SesSendBounce) -> None:
     turns: list[str] = []
     for name in ("first", "second"):
         sender.send(bounce(name), lambda name=name: turns.append(name))  # type: ignore[misc]
     assert turns == ["first", "second"]
 
 
-def test_a_slot_that_expired_sends_nothing(sender: SesSender, ses_server: SesServer) -> None:
+def test_a_slot_that_expired_sends_nothing(sender: SesSendBounce, ses_server: SesServer) -> None:
     def too_late() -> None:
         raise SlotExpiredError
 
@@ -312,7 +314,7 @@ def test_a_slot_that_expired_sends_nothing(sender: SesSender, ses_server: SesSer
 
 
 def test_after_an_expired_slot_the_next_call_works(
-    sender: SesSender, ses_server: SesServer
+    sender: SesSendBounce, ses_server: SesServer
 ) -> None:
     def too_late() -> None:
         raise SlotExpiredError
@@ -333,7 +335,7 @@ def test_after_an_expired_slot_the_next_call_works(
     ],
 )
 def test_the_sdk_never_calls_again_by_itself(
-    sender: SesSender,
+    sender: SesSendBounce,
     ses_server: SesServer,
     status: int,
     code: str,
@@ -355,13 +357,13 @@ def test_the_answer_of_a_call_that_timed_out_is_lost(
     monkeypatch.setattr(clients, "_UNPACED_RETRIES_OFF", impatient)
     ses_server.silent_for = 5.0
     with pytest.raises(TryAgainError) as caught:
-        SesSender(clients.ses()).send(bounce(), at_once)
+        SesSendBounce(clients.ses()).send(bounce(), at_once)
     assert caught.value.answer_lost
     assert len(ses_server.calls) == 1
 
 
 def test_the_answer_of_a_connection_that_broke_is_lost(
-    sender: SesSender, ses_server: SesServer
+    sender: SesSendBounce, ses_server: SesServer
 ) -> None:
     ses_server.hang_up = True
     with pytest.raises(TryAgainError) as caught:
@@ -374,7 +376,7 @@ def test_a_connection_that_is_refused_sent_nothing(monkeypatch: pytest.MonkeyPat
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL_SES", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        sender = SesSender(clients.ses())
+        sender = SesSendBounce(clients.ses())
         with pytest.raises(TryAgainError) as caught:
             sender.send(bounce(), at_once)
     assert not caught.value.answer_lost
@@ -400,5 +402,5 @@ def test_what_ses_answers_to_warming_does_not_matter() -> None:
     """A client whose server is another one than SES's is warmed all the same."""
     with SesServer().running() as server:
         client = boto3.client("ses", endpoint_url=server.url)
-        SesSender(client).warm()
+        SesSendBounce(client).warm()
         assert [each.action for each in server.arrivals] == [""]

@@ -15,8 +15,8 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import Any
 
-from bouncer.bounce import STATUS, BounceType
-from local.aws.mail import REGION
+from bouncer.delivery.bounce import STATUS, BounceType
+from bouncer_console.mail import REGION
 
 _SMTP_CODE = {
     BounceType.DOES_NOT_EXIST: 550,

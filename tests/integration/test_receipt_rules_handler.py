@@ -8,7 +8,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_ses import SESClient
 
 from bouncer.aws import clients, receipt_rules
-from functions.rules import app
+from functions.receipt_rules import app
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,

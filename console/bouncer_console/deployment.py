@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.settings import attribute_names
-from local.console.output import note
+from bouncer_console.output import note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from bouncer.bounce import Bounce
+from bouncer.delivery.bounce import Bounce
 
 
 class ThrottledError(Exception):
@@ -26,7 +26,7 @@ class RefusedError(Exception):
         self.code = code
 
 
-class Sender(Protocol):
+class SendBounce(Protocol):
     def warm(self) -> None:
         """Open the connection, if it may not be open: TLS during the slot would make it late.
 

@@ -1,226 +1,29 @@
-"""The policy: which mail is refused, for which recipient, as what, and in which words.
-
-`load` reads a file and refuses what is wrong in it; `decide` gives every recipient the
-decision of the first rule whose conditions all hold. Pure: nothing here knows AWS.
-"""
+"""Reading a policy: the file, checked, inherited, compiled; every mistake named with its mend."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bouncer import conditions as when
-from bouncer import policy_check as check
-from bouncer.address import domain_of, normalise_domain
-from bouncer.bounce import (
-    EXPLANATION_LIMIT,
-    BouncedRecipient,
+from bouncer.address import normalise_domain
+from bouncer.delivery.bounce import (
     BounceType,
-    ExtensionField,
-    MessageDsn,
 )
-from bouncer.conditions import Facts, PolicyError
 from bouncer.guards import MARKER
 from bouncer.mailboxes import Mailbox, Status
-from bouncer.message import InboundMessage
-from bouncer.policy_file import (
+from bouncer.policy import check
+from bouncer.policy import conditions as when
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.decide import Envelope, Policy, Rule
+from bouncer.policy.file import (
     Action,
     MailboxSection,
     MessageDsnSection,
-    PolicyFile,
     RuleSection,
     SendBounceSection,
     read,
 )
-from bouncer.text import clean, fill, in_units
-
-
-class Outcome(StrEnum):
-    ACCEPT = "accept"
-    DROP = "drop"
-    BOUNCE = "bounce"
-
-
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """SendBounce's parameters about the message; absent ones are the deployment's own."""
-
-    bounce_sender: str | None = None
-    bounce_sender_arn: str | None = None
-    reporting_mta: str | None = None
-    arrival_date: bool = True
-    extension_fields: tuple[tuple[str, str], ...] = ()
-
-    def message_dsn(self, received_at: datetime, default_mta: str) -> MessageDsn:
-        return MessageDsn(
-            reporting_mta=self.reporting_mta or default_mta,
-            arrival_date=received_at if self.arrival_date else None,
-            extension_fields=tuple(
-                ExtensionField(name, value) for name, value in self.extension_fields
-            ),
-        )
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What the policy says of one recipient, and why."""
-
-    recipient: str
-    outcome: Outcome
-    reason: str
-    """The name of the rule that decided."""
-    bounce: BouncedRecipient | None = None
-    envelope: Envelope = Envelope()
-    dry_run: bool = False
-    keep: bool = False
-
-    @property
-    def delivered(self) -> bool:
-        """Whether the mail is still meant for this recipient."""
-        return self.outcome is Outcome.ACCEPT or self.dry_run or self.keep
-
-
-class Trial(msgspec.Struct, frozen=True):
-    """One rule tried for one recipient: the condition that did not hold, or None."""
-
-    rule: str
-    failed: str | None
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule with its conditions compiled to tests."""
-
-    section: RuleSection
-    envelope: Envelope
-    mail_tests: dict[str, when.MailTest]
-    mail_refusals: dict[str, when.MailTest]
-    recipient_tests: dict[str, when.RecipientTest]
-    recipient_refusals: dict[str, when.RecipientTest]
-    needs_size_for_text: bool
-
-    def fails_mail(self, mail: InboundMessage) -> str | None:
-        for name, test in self.mail_tests.items():
-            if not test(mail):
-                return f"when.{name}"
-        for name, test in self.mail_refusals.items():
-            if test(mail):
-                return f"unless.{name}"
-        return None
-
-    def fails_recipient(self, mail: InboundMessage, facts: Facts) -> str | None:
-        for name, test in self.recipient_tests.items():
-            if not test(mail, facts):
-                return f"when.{name}"
-        for name, test in self.recipient_refusals.items():
-            if test(mail, facts):
-                return f"unless.{name}"
-        return None
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked policy."""
-
-    file: PolicyFile
-    shared: tuple[Rule, ...]
-    by_domain: dict[str, tuple[Rule, ...]]
-    mailboxes: tuple[Mailbox, ...] | None
-    """The static list, or None when the directory is a table."""
-    bounce_senders: frozenset[str]
-    """Every sender that a rule names; the deployment must be allowed to use each."""
-
-    def rules_for(self, recipient: str) -> tuple[Rule, ...]:
-        return self.by_domain.get(domain_of(recipient), self.shared)
-
-
-# --- Deciding --------------------------------------------------------------------------------
-
-
-def decide(policy: Policy, mail: InboundMessage, facts: Iterable[Facts]) -> list[Decision]:
-    """One decision a recipient, in the order of `facts`.
-
-    Raises:
-        SizeNeeded: a rule that was reached asks for the size and nobody has looked it up.
-    """
-    live: dict[int, list[Rule]] = {}
-    decisions = []
-    for fact in facts:
-        rules = policy.rules_for(fact.recipient)
-        if id(rules) not in live:
-            live[id(rules)] = [rule for rule in rules if rule.fails_mail(mail) is None]
-        decided = next(rule for rule in live[id(rules)] if rule.fails_recipient(mail, fact) is None)
-        decisions.append(_decision(decided, mail, fact))
-    return decisions
-
-
-def trials(policy: Policy, mail: InboundMessage, facts: Facts) -> list[Trial]:
-    """The rules that `decide` tries for one recipient, up to the one that decides."""
-    tried = []
-    for rule in policy.rules_for(facts.recipient):
-        failed = rule.fails_mail(mail) or rule.fails_recipient(mail, facts)
-        tried.append(Trial(rule.section.name, failed))
-        if failed is None:
-            break
-    return tried
-
-
-def _decision(rule: Rule, mail: InboundMessage, facts: Facts) -> Decision:
-    section = rule.section
-    outcome = {
-        Action.ACCEPT: Outcome.ACCEPT,
-        Action.DROP: Outcome.DROP,
-        Action.BOUNCE: Outcome.BOUNCE,
-        Action.DEFER: Outcome.BOUNCE,
-    }[section.action]
-    return Decision(
-        recipient=facts.recipient,
-        outcome=outcome,
-        reason=section.name,
-        bounce=_bounced(rule, mail, facts) if outcome is Outcome.BOUNCE else None,
-        envelope=rule.envelope,
-        dry_run=section.dry_run,
-        keep=section.keep,
-    )
-
-
-def _bounced(rule: Rule, mail: InboundMessage, facts: Facts) -> BouncedRecipient:
-    section = rule.section
-    values = _values(rule, mail, facts)
-    fields = section.recipient_dsn_fields
-    return BouncedRecipient(
-        recipient=facts.recipient,
-        reason=section.name,
-        bounce_type=section.bounce_type,
-        recipient_arn=section.recipient_arn,
-        explanation=clean(fill(section.send_bounce.explanation or "", values), EXPLANATION_LIMIT),
-        dsn_fields=None if fields is None else fields.filled(values, facts.now),
-    )
-
-
-def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
-    box = facts.mailbox
-    size = facts.known_size() if rule.needs_size_for_text else facts.size
-    asked = rule.section.when.larger_than
-    limits = when.listed(asked, "larger_than") if asked is not None else [when.MAILBOX_LIMIT]
-    fixed = [when.parse_size(each) for each in limits if each != when.MAILBOX_LIMIT]
-    limit = when.size_limit(box, own=when.MAILBOX_LIMIT in limits, fixed=min(fixed, default=None))
-    return {
-        "recipient": facts.recipient,
-        "domain": domain_of(facts.recipient),
-        "sender": mail.reverse_path or "",
-        "subject": next(iter(mail.header("Subject")), ""),
-        "message_id": mail.message_id,
-        "received_at": mail.received_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "size": in_units(size),
-        "limit": in_units(limit),
-        "quota": in_units(box.quota_bytes) if box else "",
-        "used": in_units(box.used_bytes) if box else "",
-        "new_address": (box.moved_to or "") if box and box.tell_new_address else "not disclosed",
-        "rule": rule.section.name,
-    }
-
-
-# --- Loading ---------------------------------------------------------------------------------
 
 
 def load_file(path: Path) -> Policy:

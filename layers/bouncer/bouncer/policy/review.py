@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bouncer.address import split
-from bouncer.conditions import MAILBOX_LIMIT, Conditions, listed, parse_size
 from bouncer.guards import GuardName
-from bouncer.mailboxes import State
-from bouncer.policy import Policy
-from bouncer.policy_file import Action, RuleSection
+from bouncer.mailboxes import MailboxState
+from bouncer.policy.conditions import MAILBOX_LIMIT, Conditions, listed, parse_size
+from bouncer.policy.decide import Policy
+from bouncer.policy.file import Action, RuleSection
 
 # Every state but unknown is also known.
-_EVERY_STATE = frozenset(State)
-_KNOWN_STATES = _EVERY_STATE - {State.UNKNOWN}
+_EVERY_STATE = frozenset(MailboxState)
+_KNOWN_STATES = _EVERY_STATE - {MailboxState.UNKNOWN}
 
 _GUARDED = {
     "virus": GuardName.VIRUS_FOUND,
@@ -85,7 +85,7 @@ def _implies(name: str, narrow: Any, wide: Any) -> bool:
 
 def _states(value: Any) -> frozenset[str]:
     states = frozenset(listed(value, "mailbox"))
-    return states | _KNOWN_STATES if State.KNOWN in states else states
+    return states | _KNOWN_STATES if MailboxState.KNOWN in states else states
 
 
 def _size_implies(narrow: Any, wide: list[Any]) -> bool:
@@ -115,7 +115,7 @@ def _impossible(rule: RuleSection) -> Iterator[str]:
     for name in wanted.keys() & refused.keys():
         if _implies(name, wanted[name], refused[name]):
             yield f"never decides: when.{name} holds only where unless.{name} forbids it"
-    if _states_of(rule.when) == {State.UNKNOWN} and wanted.get("larger_than") in (
+    if _states_of(rule.when) == {MailboxState.UNKNOWN} and wanted.get("larger_than") in (
         MAILBOX_LIMIT,
         [MAILBOX_LIMIT],
     ):

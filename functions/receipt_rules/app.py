@@ -9,7 +9,7 @@ from bouncer.aws import clients
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.aws.telemetry import Telemetry
-from bouncer.rule_sync import SyncError, changes, wanted
+from bouncer.receipt_rules import SyncError, changes, wanted
 from bouncer.settings import RulesSettings, attribute_names
 
 if TYPE_CHECKING:

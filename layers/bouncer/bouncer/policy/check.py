@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from bouncer.address import is_deliverable, is_domain, normalise_domain, split
-from bouncer.bounce import (
+from bouncer.delivery.bounce import (
     EXPLANATION_LIMIT,
     BounceError,
     BounceType,
@@ -14,7 +14,7 @@ from bouncer.bounce import (
     check_typed,
 )
 from bouncer.guards import MARKER, NOT_CONFIGURABLE, GuardName, OtherReason
-from bouncer.policy_file import (
+from bouncer.policy.file import (
     Action,
     GuardsSection,
     MailboxSection,

@@ -2,7 +2,7 @@
 
 import typer
 
-from local.console import explain, mailbox, operate, policy, rules, send_bounce
+from bouncer_console import explain, mailbox, operate, policy, rules, send_bounce
 
 app = typer.Typer(
     name="bouncer",

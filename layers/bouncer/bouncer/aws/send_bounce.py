@@ -18,8 +18,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from bouncer.bounce import Bounce, BounceError
-from bouncer.sender import RefusedError, ThrottledError, TryAgainError
+from bouncer.delivery.bounce import Bounce, BounceError
+from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -34,7 +34,7 @@ _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError,
 _STALE_AFTER_SECONDS = 10.0
 
 
-class SesSender:
+class SesSendBounce:
     """A Sender. Sends bounces with a client whose own retries are off (see aws.clients.ses)."""
 
     def __init__(self, client: "SESClient") -> None:

@@ -11,18 +11,18 @@ import typer
 from botocore.exceptions import ClientError
 
 from bouncer.aws.ledger import DynamoLedger
-from bouncer.bounce import WINDOW
-from bouncer.ledger import LedgerUnavailableError
+from bouncer.delivery.bounce import WINDOW
+from bouncer.delivery.ledger import LedgerUnavailableError
+from bouncer.delivery.queue import PoisonError, decode
 from bouncer.message import MalformedEventError, parse_event
-from bouncer.overflow import PoisonError, decode
-from local.console.deployment import (
+from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
     DeploymentError,
     RegionOption,
     StackOption,
 )
-from local.console.output import Json, plain_errors, print_json, print_table, say
+from bouncer_console.output import Json, plain_errors, print_json, print_table, say
 
 _LOOK_SECONDS = 600
 """How long messages that were only looked at stay hidden from others."""

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from bouncer.aws.receipt_rules import ReceiptRules
-from bouncer.rule_sync import RuleChange, SyncError, changes, wanted
-from local.console.deployment import (
+from bouncer.receipt_rules import RuleChange, SyncError, changes, wanted
+from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
     DeploymentError,
@@ -14,7 +14,7 @@ from local.console.deployment import (
     StackOption,
     client,
 )
-from local.console.output import (
+from bouncer_console.output import (
     Json,
     fail,
     note,

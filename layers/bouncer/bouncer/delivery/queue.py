@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from bouncer.bounce import Bounce
+from bouncer.delivery.bounce import Bounce
 
 
 class QueuedBounce(msgspec.Struct, frozen=True, kw_only=True, tag_field="version", tag=1):
@@ -32,12 +32,12 @@ def decode(body: str) -> Bounce:
         raise PoisonError(f"not a queued bounce: {error}") from error
 
 
-class Overflow(Protocol):
+class BounceQueue(Protocol):
     """The queue, as those see it who put bounces in."""
 
     def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
         """Raises:
-        OverflowUnavailableError: it is not in the queue.
+        QueueUnavailableError: it is not in the queue.
         """
         ...
 
@@ -46,5 +46,5 @@ class Overflow(Protocol):
         ...
 
 
-class OverflowUnavailableError(Exception):
+class QueueUnavailableError(Exception):
     """The queue did not take the bounce."""

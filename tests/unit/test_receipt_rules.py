@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bouncer.mailboxes import Mailbox, Status
-from bouncer.rule_sync import (
+from bouncer.receipt_rules import (
     RECIPIENTS_A_RULE,
     RULES_A_SET,
     RuleChange,

@@ -1,6 +1,6 @@
 """`bouncer explain`, `preview` and `replay`: what would happen, without doing it.
 
-They take the function's own way through bouncer.service.Planner; nothing is decided twice.
+They take the function's own way through bouncer.inbound.Planner; nothing is decided twice.
 """
 
 import json
@@ -19,19 +19,20 @@ import typer
 
 from bouncer.address import domain_of
 from bouncer.aws.directory import DynamoDirectory
-from bouncer.bounce import BounceError
-from bouncer.conditions import PolicyError
+from bouncer.delivery.bounce import BounceError
 from bouncer.guards import GUARDS
+from bouncer.inbound import Planned, Planner
 from bouncer.mailboxes import Directory, StaticDirectory
 from bouncer.message import Header, InboundMessage, MalformedEventError, parse_event
 from bouncer.plan import Identity, Plan
-from bouncer.policy import load_file, trials
-from bouncer.service import Planned, Planner
-from local.aws.dsn import build_dsn
-from local.aws.mail import lambda_event, receive
-from local.console.deployment import RegionOption, client
-from local.console.mailbox_files import MailboxFileError, read_mailboxes
-from local.console.output import (
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.decide import trials
+from bouncer.policy.load import load_file
+from bouncer_console.deployment import RegionOption, client
+from bouncer_console.dsn import build_dsn
+from bouncer_console.mail import lambda_event, receive
+from bouncer_console.mailbox_files import MailboxFileError, read_mailboxes
+from bouncer_console.output import (
     MOMENT,
     Json,
     fail,

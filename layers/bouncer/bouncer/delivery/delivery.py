@@ -16,20 +16,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from bouncer.bounce import Bounce, BouncedRecipient
-from bouncer.guards import OtherReason
-from bouncer.ledger import (
+from bouncer.delivery.bounce import Bounce, BouncedRecipient
+from bouncer.delivery.ledger import (
     ANSWER_LOST,
     UNANSWERED,
+    BounceState,
     Claims,
-    Entry,
     Ledger,
+    LedgerEntry,
     LedgerUnavailableError,
-    State,
 )
-from bouncer.limiter import Busy, Limiter, NoSlotError, SlotExpiredError, Window
-from bouncer.overflow import Overflow
-from bouncer.sender import RefusedError, Sender, ThrottledError, TryAgainError
+from bouncer.delivery.queue import BounceQueue
+from bouncer.delivery.send_bounce import RefusedError, SendBounce, ThrottledError, TryAgainError
+from bouncer.guards import OtherReason
+from bouncer.limiter import Busy, Limiter, NoSlotError, Reservation, SlotExpiredError
 
 # SendBounce answers in well under a second; its client waits ten at the most.
 _CALL_SECONDS = 11.0
@@ -47,7 +47,7 @@ _LEDGER_FAILURES = 2
 _LEDGER_FIRST = timedelta(seconds=2)
 
 
-class Event(StrEnum):
+class Incident(StrEnum):
     """What is worth counting besides the fates."""
 
     SLOT_EXPIRED = "SlotExpired"
@@ -64,7 +64,7 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True):
 
     message_id: str
     recipient: str
-    state: State
+    state: BounceState
     reason: str
     bounce_type: str = ""
     status: str = ""
@@ -112,16 +112,16 @@ class Delivery:
         *,
         ledger: Ledger,
         limiter: Limiter,
-        sender: Sender,
-        overflow: Overflow,
+        send_bounce: SendBounce,
+        queue: BounceQueue,
         terms: Terms,
-        count: Callable[[Event], None] = lambda _: None,
+        count: Callable[[Incident], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger = ledger
         self._limiter = limiter
-        self._sender = sender
-        self._overflow = overflow
+        self._send_bounce = send_bounce
+        self._bounce_queue = queue
         self._terms = terms
         self._count = count
         self._clock = clock
@@ -136,7 +136,7 @@ class Delivery:
             until: when this invocation ends at the latest.
 
         Raises:
-            LedgerUnavailableError, OverflowUnavailableError: nothing was decided that a
+            LedgerUnavailableError, QueueUnavailableError: nothing was decided that a
                 retry would not decide again.
         """
         if self._limiter.refused(self._terms.wait_budget):
@@ -146,8 +146,10 @@ class Delivery:
         if claims.in_flight:
             # Another invocation holds them, and may have crashed: look again after its lease.
             delay = max(claims.in_flight.values()) - self._clock() + _LEASE_GRACE
-            self._overflow.put(bounce.only(set(claims.in_flight)), delay=max(delay, timedelta(0)))
-        elsewhere = {**claims.settled, **dict.fromkeys(claims.in_flight, State.CLAIMED)}
+            self._bounce_queue.put(
+                bounce.only(set(claims.in_flight)), delay=max(delay, timedelta(0))
+            )
+        elsewhere = {**claims.settled, **dict.fromkeys(claims.in_flight, BounceState.CLAIMED)}
         fates = [
             _fate(bounce, each, elsewhere[each.recipient], repeated=True)
             for each in bounce.recipients
@@ -161,7 +163,9 @@ class Delivery:
     def suppress(self, bounce: Bounce, reason: str) -> list[Fate]:
         """Note in the ledger that a bounce is not sent, on purpose."""
         expired = reason == OtherReason.WINDOW_CLOSED
-        return self._settle(bounce, State.EXPIRED if expired else State.SUPPRESSED, reason)
+        return self._settle(
+            bounce, BounceState.EXPIRED if expired else BounceState.SUPPRESSED, reason
+        )
 
     def reject(self, bounce: Bounce, faults: Mapping[str, str]) -> list[Fate]:
         """Note in the ledger which recipients SES would refuse, so that it was not asked.
@@ -173,7 +177,10 @@ class Delivery:
             fate
             for recipient, fault in faults.items()
             for fate in self._settle(
-                bounce.only({recipient}), State.REJECTED, None, detail=f"InvalidBounce: {fault}"
+                bounce.only({recipient}),
+                BounceState.REJECTED,
+                None,
+                detail=f"InvalidBounce: {fault}",
             )
         ]
 
@@ -182,13 +189,13 @@ class Delivery:
     ) -> list[Fate]:
         try:
             # On a quiet day the slot is now, and opening a connection takes longer than it waits.
-            self._sender.warm()
+            self._send_bounce.warm()
         except TryAgainError:
-            self._count(Event.TRY_AGAIN)
+            self._count(Incident.TRY_AGAIN)
             return self._queue(bounce, owner, doubtful=doubtful)
         for _ in range(_INLINE_TRIES):
             window = self._reserve(1, min(self._terms.wait_budget, self._left(until)))
-            if not isinstance(window, Window):
+            if not isinstance(window, Reservation):
                 break
             fates = self._call(bounce, window, owner, doubtful=doubtful)
             if not isinstance(fates, _Retry):
@@ -199,13 +206,13 @@ class Delivery:
     def _queue(
         self, bounce: Bounce, owner: str | None = None, *, doubtful: bool = False
     ) -> list[Fate]:
-        ahead = timedelta(seconds=self._limiter.pace.drain(self._overflow.waiting()))
+        ahead = timedelta(seconds=self._limiter.pace.drain(self._bounce_queue.waiting()))
         if self._too_late(bounce, ahead):
             return self._expire(bounce, owner)
         # First the queue, then the ledger: a crash between them costs a message that the
         # worker finds settled; the other way round it would cost the bounce.
-        self._overflow.put(bounce, delay=_LEDGER_FIRST if owner else timedelta(0))
-        return self._settle(bounce, State.DEFERRED, None, owner, detail=_doubt(doubtful))
+        self._bounce_queue.put(bounce, delay=_LEDGER_FIRST if owner else timedelta(0))
+        return self._settle(bounce, BounceState.QUEUED, None, owner, detail=_doubt(doubtful))
 
     # --- the queue's worker ------------------------------------------------------------------
 
@@ -232,7 +239,7 @@ class Delivery:
             try:
                 claims = self._claim(bounce, holder, until)
             except LedgerUnavailableError:
-                self._count(Event.LEDGER_LAGS)
+                self._count(Incident.LEDGER_LAGS)
                 again.add(key)
                 failures += 1
                 continue
@@ -247,14 +254,14 @@ class Delivery:
 
     def dead_letter(self, bounce: Bounce) -> list[Fate]:
         """Note that the queue gives a bounce up after this try; a redrive may claim it again."""
-        return self._settle(bounce, State.DEAD_LETTERED, None)
+        return self._settle(bounce, BounceState.DEAD_LETTERED, None)
 
     def _send_in_windows(
         self, ready: dict[str, _Held], until: datetime
     ) -> tuple[list[Fate], set[str]]:
         fates: list[Fate] = []
         failed: dict[str, _Held] = {}
-        window: Window | None = None
+        window: Reservation | None = None
         while ready and (left := self._left(until)) > 0:
             if window is None or window.used_up:
                 window = self._window_for(len(ready), left)
@@ -277,11 +284,11 @@ class Delivery:
         handed_back = ready | failed
         try:
             for held in handed_back.values():
-                its = _fates(held.bounce, State.DEFERRED, detail=_doubt(held.doubtful))
+                its = _fates(held.bounce, BounceState.QUEUED, detail=_doubt(held.doubtful))
                 self._record(held.bounce, its, held.owner)
         except LedgerUnavailableError:
             # Each failure takes seconds, which are not left; the other leases run out.
-            self._count(Event.LEDGER_LAGS)
+            self._count(Incident.LEDGER_LAGS)
         return fates, set(handed_back)
 
     def _give_up_late(self, ready: dict[str, _Held]) -> list[Fate]:
@@ -297,9 +304,9 @@ class Delivery:
         return self._clock() + ahead >= bounce.deadline(self._terms.window_margin)
 
     def _expire(self, bounce: Bounce, owner: str | None) -> list[Fate]:
-        return self._settle(bounce, State.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
+        return self._settle(bounce, BounceState.EXPIRED, OtherReason.WINDOW_CLOSED, owner)
 
-    def _window_for(self, bounces: int, left: float) -> Window | None:
+    def _window_for(self, bounces: int, left: float) -> Reservation | None:
         """One window for as many as fit into the time left, from where it is free."""
         pace, ahead = self._limiter.pace, 0.0
         for _ in range(2):
@@ -320,37 +327,37 @@ class Delivery:
             bounce.message_id, reasons, owner=owner, until=until + _LEASE_GRACE
         )
         for _ in claims.settled:
-            self._count(Event.REPEAT_PREVENTED)
+            self._count(Incident.REPEAT_PREVENTED)
         return claims
 
-    def _reserve(self, calls: int, max_wait: float) -> Window | Busy | None:
+    def _reserve(self, calls: int, max_wait: float) -> Reservation | Busy | None:
         if max_wait < 0:
             return None
         try:
             return self._limiter.reserve(calls, max_wait)
         except NoSlotError:
-            self._count(Event.NO_SLOT)
+            self._count(Incident.NO_SLOT)
             return None
 
     def _call(
-        self, bounce: Bounce, window: Window, owner: str, *, doubtful: bool
+        self, bounce: Bounce, window: Reservation, owner: str, *, doubtful: bool
     ) -> list[Fate] | _Retry:
         window.wait(lead=_LEAD_SECONDS)
         if self._too_late(bounce):
             return self._expire(bounce, owner)
         try:
-            self._sender.warm()
-            bounce_id = self._sender.send(bounce, window.turn)
+            self._send_bounce.warm()
+            bounce_id = self._send_bounce.send(bounce, window.turn)
         except SlotExpiredError:
-            self._count(Event.SLOT_EXPIRED)
+            self._count(Incident.SLOT_EXPIRED)
             return _Retry.NEW_SLOT
         except ThrottledError:
             # Someone else in the account calls too: let everyone of ours make room.
-            self._count(Event.THROTTLED)
+            self._count(Incident.THROTTLED)
             self._penalise()
             return _Retry.NEW_SLOT
         except TryAgainError as error:
-            self._count(Event.ANSWER_LOST if error.answer_lost else Event.TRY_AGAIN)
+            self._count(Incident.ANSWER_LOST if error.answer_lost else Incident.TRY_AGAIN)
             if not error.answer_lost:
                 return _Retry.LATER
             if not doubtful:
@@ -359,23 +366,23 @@ class Delivery:
             detail = (
                 f"{UNANSWERED}: SES took two calls and answered neither; one may have been sent"
             )
-            return self._settle(bounce, State.REJECTED, None, owner, detail=detail)
+            return self._settle(bounce, BounceState.REJECTED, None, owner, detail=detail)
         except RefusedError as error:
             return self._settle(
-                bounce, State.REJECTED, None, owner, detail=f"{error.code}: {error}"
+                bounce, BounceState.REJECTED, None, owner, detail=f"{error.code}: {error}"
             )
-        return self._settle(bounce, State.SENT, None, owner, bounce_id=bounce_id)
+        return self._settle(bounce, BounceState.SENT, None, owner, bounce_id=bounce_id)
 
     def _penalise(self) -> None:
         try:
             self._limiter.penalise(self._terms.penalty)
         except NoSlotError:
-            self._count(Event.NO_SLOT)
+            self._count(Incident.NO_SLOT)
 
     def _settle(
         self,
         bounce: Bounce,
-        state: State,
+        state: BounceState,
         reason: str | None,
         owner: str | None = None,
         *,
@@ -387,7 +394,7 @@ class Delivery:
         try:
             standing = self._record(bounce, fates, owner)
         except LedgerUnavailableError:
-            self._count(Event.LEDGER_LAGS)
+            self._count(Incident.LEDGER_LAGS)
             return fates
         if owner is not None:
             return fates  # what its holder did has happened, whatever the ledger says
@@ -398,9 +405,11 @@ class Delivery:
             for fate in fates
         ]
 
-    def _record(self, bounce: Bounce, fates: list[Fate], owner: str | None) -> Mapping[str, State]:
+    def _record(
+        self, bounce: Bounce, fates: list[Fate], owner: str | None
+    ) -> Mapping[str, BounceState]:
         entries = [
-            Entry(
+            LedgerEntry(
                 message_id=fate.message_id,
                 recipient=fate.recipient,
                 state=fate.state,
@@ -425,7 +434,7 @@ def _doubt(doubtful: bool) -> str:
 
 def _fates(
     bounce: Bounce,
-    state: State,
+    state: BounceState,
     *,
     reason: str | None = None,
     bounce_id: str = "",
@@ -440,7 +449,7 @@ def _fates(
 def _fate(
     bounce: Bounce,
     recipient: BouncedRecipient,
-    state: State,
+    state: BounceState,
     *,
     reason: str | None = None,
     bounce_id: str = "",

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bouncer.conditions import PolicyError
-from bouncer.policy import load_file
-from bouncer.policy_file import json_schema, validator_schema
-from bouncer.policy_review import review
-from local.console.deployment import (
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.file import json_schema, validator_schema
+from bouncer.policy.load import load_file
+from bouncer.policy.review import review
+from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
     DeploymentError,
     RegionOption,
     StackOption,
 )
-from local.console.explain import DEFAULT_POLICY
-from local.console.output import Json, fail, note, plain_errors, print_json, report, say
+from bouncer_console.explain import DEFAULT_POLICY
+from bouncer_console.output import Json, fail, note, plain_errors, print_json, report, say
 
 app = typer.Typer(help="The policy file.", no_args_is_help=True)
 

@@ -1,0 +1,1 @@
+"""Bringing a bounce to SES: once, in its slot, inside the 24 hours, or later."""
