@@ -1,0 +1,198 @@
+"""What the tests of the command share: how it is called, and a stack that is there."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+from mypy_boto3_dynamodb import DynamoDBClient
+from mypy_boto3_sqs import SQSClient
+from typer.testing import CliRunner, Result
+
+from bouncer.aws.ledger import DynamoLedger
+from bouncer.delivery.ledger import BounceState, LedgerEntry
+from bouncer.delivery.queue import encode
+from bouncer_console.main import app
+from tests.integration.builders import (
+    BOUNCE_SENDER,
+    BOUNCES,
+    BUCKET,
+    MAILBOXES,
+    NOBODY,
+    PREFIX,
+    bounce,
+    ses_event,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+EVENTS = ROOT / "events"
+SHIPPED = ROOT / "functions" / "inbound" / "policy.toml"
+STACK = "ses-bouncer"
+
+
+def bouncer(*arguments: str | Path, code: int = 0, typed: str | None = None) -> Result:
+    """Run the command; it has to end with this exit status, and never with a traceback."""
+    result = CliRunner().invoke(app, [str(each) for each in arguments], input=typed)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def printed_json(*arguments: str | Path, code: int = 0) -> Any:
+    """What the command prints with --json: one value and nothing else."""
+    return json.loads(bouncer(*arguments, "--json", code=code).stdout)
+
+
+def error_of(*arguments: str | Path, code: int = 1, typed: str | None = None) -> str:
+    """The command's complaint on stderr, unwrapped."""
+    result = bouncer(*arguments, code=code, typed=typed)
+    assert "Traceback" not in result.stderr
+    return " ".join(result.stderr.split())
+
+
+def text_of(*arguments: str | Path) -> str:
+    return " ".join(bouncer(*arguments).stdout.split())
+
+
+def file(folder: Path, name: str, content: Any) -> Path:
+    path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+POLICY = """
+version = 1
+[[rules]]
+name = "unknown-recipient"
+when.mailbox = "unknown"
+action = "bounce"
+bounce_type = "DoesNotExist"
+[[rules]]
+name = "accept"
+action = "accept"
+"""
+LATIN_1 = POLICY.encode() + "# café\n".encode("latin-1")
+DROPS = POLICY.replace('"bounce"\nbounce_type = "DoesNotExist"', '"drop"')
+
+
+class Lambda:
+    """Lambda's client: it notes what a function was invoked with, and answers as told."""
+
+    def __init__(self) -> None:
+        self.invoked: list[tuple[str, Any]] = []
+        self.error: str | None = None
+        self.answer = '{"disposition":"STOP_RULE_SET"}'
+
+    def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
+        self.invoked.append((FunctionName, json.loads(Payload)))
+        failed = {"FunctionError": self.error} if self.error else {}
+        return {"Payload": BytesIO(self.answer.encode()), **failed}
+
+
+class Stack:
+    """The stack as CloudFormation tells of it."""
+
+    def __init__(self, dead_letters: str, events: str, bounces: str) -> None:
+        self.bounce_queue = bounces
+        self.dead_letters = dead_letters
+        self.events = events
+        self.lambda_ = Lambda()
+        self.hooks: list[tuple[str, str, Callable[..., Any]]] = []
+        """Service, event and handler, for the clients that a command makes."""
+        self.outputs = {
+            "InboundFunction": "arn:function",
+            "MailboxTable": MAILBOXES,
+            "BounceTable": BOUNCES,
+            "MailBucket": BUCKET,
+            "MailPrefix": PREFIX,
+            "BounceQueue": bounces,
+            "BounceDeadLetterQueue": dead_letters,
+            "EventDeadLetterQueue": events,
+            "ReceiptRuleSet": "inbound",
+            "ReceiptRule": "ses-bouncer",
+            "Usage": "managed",
+        }
+        self.parameters = {"SendIntervalSeconds": "1"}
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
+        if StackName != STACK:
+            message = f"Stack with id {StackName} does not exist"
+            error: Any = {"Error": {"Code": "ValidationError", "Message": message}}
+            raise ClientError(error, "DescribeStacks")
+        outputs = [{"OutputKey": k, "OutputValue": v} for k, v in self.outputs.items()]
+        given = [{"ParameterKey": k, "ParameterValue": v} for k, v in self.parameters.items()]
+        return {"Stacks": [{"Outputs": outputs, "Parameters": given}]}
+
+
+def _do_not_wait(params: dict[str, Any], **_: Any) -> None:
+    params["WaitTimeSeconds"] = 0
+
+
+NEED_A_STACK = [
+    ["status", "msg1"],
+    ["redrive"],
+    ["policy", "push"],
+    ["mailbox", "list"],
+    ["mailbox", "recount"],
+    ["rules", "sync"],
+    [
+        "send-bounce",
+        "--original-message-id=msg1",
+        f"--bounce-sender={BOUNCE_SENDER}",
+        f"--bounced-recipient-info-list=Recipient={NOBODY},BounceType=DoesNotExist",
+    ],
+]
+
+
+def thousand(quota: int) -> str:
+    rows = (f"user{number:04d}@example.com,{quota}" for number in range(1000))
+    return "\n".join(["address,quota_bytes", *rows])
+
+
+def mailbox(*arguments: str | Path, **options: Any) -> Result:
+    return bouncer("mailbox", *arguments, "--table", MAILBOXES, **options)
+
+
+def settle(dynamodb: DynamoDBClient, state: BounceState, message_id: str = "msg1") -> None:
+    ledger = DynamoLedger(dynamodb, BOUNCES, retention=timedelta(days=14))
+    entry = LedgerEntry(
+        message_id=message_id,
+        recipient=NOBODY,
+        state=state,
+        reason="unknown-recipient",
+        status="5.1.1",
+        received_at=datetime.now(UTC) - timedelta(hours=1),
+        bounce_id="bounce-1",
+    )
+    ledger.settle([entry])
+
+
+def dead_bounce(sqs: SQSClient, stack: Stack, message_id: str = "msg1", hours: float = 1) -> None:
+    received_at = datetime.now(UTC) - timedelta(hours=hours)
+    body = encode(bounce(message_id, received_at=received_at))
+    sqs.send_message(QueueUrl=stack.dead_letters, MessageBody=body)
+
+
+def dead_event(sqs: SQSClient, stack: Stack, message_id: str = "msg1", hours: float = 1) -> Any:
+    received_at = datetime.now(UTC) - timedelta(hours=hours)
+    event = ses_event(message_id=message_id, received_at=received_at)
+    record = {
+        "requestPayload": event,
+        "responsePayload": {"errorType": "ClientError", "errorMessage": "no table"},
+    }
+    sqs.send_message(QueueUrl=stack.events, MessageBody=json.dumps(record))
+    return event
+
+
+def number_in(sqs: SQSClient, queue: str) -> int:
+    """Messages in a queue, with those that somebody is looking at."""
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)
+    return sum(map(int, answer["Attributes"].values()))

@@ -1,0 +1,86 @@
+"""`bouncer policy push`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jsonschema
+import pytest
+
+from bouncer.policy.file import validator_schema
+from tests.integration.builders import (
+    no_response,
+)
+from tests.integration.console.builders import (
+    LATIN_1,
+    Stack,
+    error_of,
+    file,
+    text_of,
+)
+
+
+@pytest.fixture
+def deployed_policies(stack: Stack) -> list[dict[str, Any]]:
+    """What AppConfig was told to deploy; moto keeps versions and knows no deployments."""
+    appconfig = boto3.client("appconfig")
+    application = appconfig.create_application(Name="app")["Id"]
+    profile = appconfig.create_configuration_profile(
+        ApplicationId=application, Name="policy", LocationUri="hosted"
+    )["Id"]
+    stack.outputs |= {
+        "PolicyApplication": application,
+        "PolicyEnvironment": "live-env",
+        "PolicyProfile": profile,
+    }
+    started: list[dict[str, Any]] = []
+
+    def start(params: dict[str, Any], **_: Any) -> Any:
+        path = params["url_path"].strip("/").split("/")
+        started.append(
+            {"application": path[1], "environment": path[3], **json.loads(params["body"])}
+        )
+        return no_response(201), {"ResponseMetadata": {}}
+
+    stack.hooks.append(("appconfig", "before-call.appconfig.StartDeployment", start))
+    return started
+
+
+def test_a_policy_is_stored_and_deployed(
+    stack: Stack, deployed_policies: list[dict[str, Any]]
+) -> None:
+    assert "is version 1 of the policy of ses-bouncer" in text_of("policy", "push")
+    (started,) = deployed_policies
+    assert started["environment"] == "live-env"
+    assert started["ConfigurationVersion"] == "1"
+    stored = boto3.client("appconfig").get_hosted_configuration_version(
+        ApplicationId=stack.outputs["PolicyApplication"],
+        ConfigurationProfileId=stack.outputs["PolicyProfile"],
+        VersionNumber=1,
+    )
+    content = json.loads(stored["Content"].read())
+    assert stored["ContentType"] == "application/json"
+    jsonschema.Draft4Validator(validator_schema()).validate(content)
+    assert [rule["name"] for rule in content["rules"]][:2] == ["virus", "spam"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [("version = 7", "version"), (LATIN_1, "is not UTF-8")]
+)
+def test_a_bad_policy_is_not_pushed(
+    tmp_path: Path,
+    stack: Stack,
+    deployed_policies: list[dict[str, Any]],
+    content: str | bytes,
+    complaint: str,
+) -> None:
+    path = file(tmp_path, "policy.toml", content)
+    told = error_of("policy", "push", path)
+    assert str(path) in told
+    assert complaint in told
+    assert deployed_policies == []
+
+
+def test_a_stack_whose_policy_is_a_file_takes_no_push(stack: Stack) -> None:
+    assert "has no output PolicyApplication" in error_of("policy", "push")
