@@ -73,6 +73,7 @@ def deployed(
             outputs = _step("sam deploy", lambda: stack.deploy(aws, template))
         _step("bouncer mailbox import", lambda: stack.import_mailboxes(aws))
         _step("bouncer rules activate", lambda: stack.activate(aws))
+        _step("bouncer mode enforce, after its checks", lambda: stack.enforce(aws))
         stack.store_mail_of_events(aws, outputs)
         yield aws, outputs
 

@@ -63,6 +63,7 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         return inherited | {
             "AWS_ENDPOINT_URL": self.endpoint,
+            "BOUNCER_DNS_SERVER": f"127.0.0.1:{self.port}",  # UDP beside AWS's TCP
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION,
@@ -244,6 +245,11 @@ def outputs(aws: Aws) -> dict[str, str]:
 def activate(aws: Aws) -> None:
     """By the command that the README gives."""
     _run(aws, "bouncer", "rules", "activate", RULE_SET)
+
+
+def enforce(aws: Aws) -> None:
+    """Go live by the command that the README gives, after its checks."""
+    _run(aws, "bouncer", "mode", "enforce", "--stack", STACK)
 
 
 def import_mailboxes(aws: Aws) -> None:

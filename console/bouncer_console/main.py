@@ -2,7 +2,8 @@
 
 import typer
 
-from bouncer_console import explain, mailbox, operate, policy, rules, send_bounce
+from bouncer_console import explain, mailbox, mode, operate, policy, rules, send_bounce
+from bouncer_console.doctor.command import doctor
 
 app = typer.Typer(
     name="bouncer",
@@ -14,6 +15,8 @@ app = typer.Typer(
 app.command()(explain.explain)
 app.command()(explain.preview)
 app.command()(explain.replay)
+app.command()(doctor)
+app.command()(mode.mode)
 app.command()(operate.status)
 app.command()(operate.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)

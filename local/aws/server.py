@@ -21,6 +21,7 @@ from hypercorn.config import Config
 
 from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
+from local.aws.dns import DnsServer
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 
@@ -159,14 +160,18 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
 
     inbound = smtp.Inbound(accepts=runner.accepts, deliver=mails.deliver, defaults=options.verdicts)
     try:
-        asyncio.run(_serve(app, options, inbound, ready))
+        asyncio.run(_serve(app, options, inbound, ses.verified, ready))
     finally:
         mails.close()
         lambda_runtime.reset()  # the functions' processes do not end by themselves
 
 
 async def _serve(
-    app: Any, options: Options, inbound: smtp.Inbound, ready: Callable[[], None]
+    app: Any,
+    options: Options,
+    inbound: smtp.Inbound,
+    domains: Callable[[], Iterable[str]],
+    ready: Callable[[], None],
 ) -> None:
     config = Config()
     config.bind = [f"{host}:{options.aws_port}" for host in options.hosts]
@@ -178,6 +183,9 @@ async def _serve(
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     listener = await asyncio.to_thread(smtp.start, inbound, "127.0.0.1", options.smtp_port)
+    await loop.create_datagram_endpoint(
+        lambda: DnsServer(domains), local_addr=("127.0.0.1", options.aws_port)
+    )
     server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait))
     threading.Thread(
         target=_announce, args=(options.aws_port, ready), name="announce", daemon=True

@@ -62,6 +62,7 @@ class Site:
             BOUNCE_TABLE=BOUNCES,
             BOUNCE_QUEUE_URL=self.bounce_queue,
             BOUNCE_SENDER=BOUNCE_SENDER,
+            MODE="enforce",
             EVENT_DEAD_LETTER_QUEUE_URL=self.event_queue,
             MAILBOX_TABLE=MAILBOXES,
             MAIL_BUCKET=BUCKET,

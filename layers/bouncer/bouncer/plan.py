@@ -29,6 +29,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     bounce_sender: str
     region: str
+    mode: Mode = Mode.ENFORCE
+    """OBSERVE sends and stops nothing, whatever the policy says."""
     window_margin: timedelta = timedelta(minutes=5)
     """How long before the end of SES's 24 hours a bounce is given up."""
 
@@ -82,7 +84,7 @@ def make_plan(
     refused = [each for each in decisions if each.bounce is not None and not each.dry_run]
     bounce = _bounce(mail, refused, identity) if refused else None
     suppressed = _suppressed(policy, mail, bounce, identity, now) if bounce else None
-    if policy.file.mode is Mode.OBSERVE:
+    if Mode.OBSERVE in (policy.file.mode, identity.mode):
         decisions = tuple(
             msgspec.structs.replace(each, dry_run=each.outcome is not Outcome.ACCEPT)
             for each in decisions

@@ -9,6 +9,7 @@ import msgspec
 
 from bouncer.delivery.delivery import Terms
 from bouncer.limiter import Pace
+from bouncer.policy.file import Mode
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -90,6 +91,7 @@ class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
 
     aws_region: str
     bounce_sender: str
+    mode: Mode = Mode.OBSERVE
     event_dead_letter_queue_url: str
     mailbox_table: str
     mailbox_attributes: str = ""

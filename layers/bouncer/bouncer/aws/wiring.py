@@ -87,6 +87,7 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
         identity=Identity(
             bounce_sender=settings.bounce_sender,
             region=settings.aws_region,
+            mode=settings.mode,
             window_margin=settings.terms.window_margin,
         ),
     )

@@ -1,0 +1,588 @@
+"""What the doctor looks at, read once: AWS by the operator's own credentials, and DNS.
+
+Whatever cannot be read is an `Unread` with the reason, so that one missing permission costs one
+answer and not all of them.
+"""
+
+import fnmatch
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bouncer.address import domain_of
+from bouncer.mailboxes import Mailbox
+from bouncer_console.deployment import Deployment, DeploymentError, client
+from bouncer_console.doctor.dns import Dns, DnsError
+
+_LOOK_BACK = timedelta(hours=24)
+_SAMPLE = 20
+"""Stored mails of which the records are looked up."""
+_SETTLED = timedelta(minutes=30)
+"""A stored mail older than this has been handled, or was missed."""
+DIRECTORY_LIMIT = 100_000
+"""Entries of the directory that are looked at; a larger one is judged by its first."""
+
+FUNCTIONS = (
+    "InboundFunction",
+    "SendFunction",
+    "AuditFunction",
+    "UsageFunction",
+    "RulesFunction",
+    "ReceiptRulesFunction",
+)
+
+
+NOT_DEPLOYED = "no stack is deployed yet"
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """It could not be read; `why` is AWS's or DNS's own word for it."""
+
+    why: str
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed function, and its last 24 hours."""
+
+    name: str
+    architecture: str = ""
+    layer_architectures: tuple[str, ...] = ()
+    errors: float = 0
+    throttles: float = 0
+    reserved: int | None = None
+    """Its reserved concurrency, if it has one."""
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    messages: int
+    oldest_seconds: float | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt rule, as far as it matters to others."""
+
+    name: str
+    enabled: bool = False
+    recipients: tuple[str, ...] = ()
+    """Empty: it is for everyone."""
+    actions: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def stops(self) -> bool:
+        """Whether it ends the rule set for the mail that it takes."""
+        return any("StopAction" in each or "BounceAction" in each for each in self.actions)
+
+    def action(self, kind: str) -> Mapping[str, Any] | None:
+        found = (each[kind] for each in self.actions if kind in each)
+        return next(found, None)
+
+
+class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
+    """Some stored mails, and which of them no record tells of."""
+
+    looked_at: int
+    without_record: tuple[str, ...]
+    outside_prefix: int = 0
+    """Objects of the bucket whose key is not the deployed prefix and an id."""
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """SES's standing of the account in this Region."""
+
+    production: bool
+    enabled: bool
+    enforcement: str
+    daily_quota: float
+    sent_today: float
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was read."""
+
+    now: datetime
+    region: str
+    command_version: str
+    bounce_sender: str | Unread
+    rule_set: str | Unread
+    deployment: Deployment | Unread
+    stack_status: str | Unread
+    stack_version: str | Unread
+    sending: Sending | Unread
+    identities: Mapping[str, str] | Unread
+    """Identity to its verification status, of those that could cover the bounce sender."""
+    active_rule_set: str | Unread | None
+    rules: tuple[Rule, ...] | Unread
+    functions: Mapping[str, Function] | Unread
+    may_invoke: bool | Unread
+    """Whether the function's own policy lets SES invoke it from our rule."""
+    may_store: bool | Unread
+    may_publish: bool | Unread
+    concurrency_left: int | Unread
+    queues: Mapping[str, Queue] | Unread
+    """By the name of the stack's output."""
+    next_slot: float | Unread | None
+    """Epoch seconds; None when no bounce was ever sent."""
+    clock_ahead: float | Unread
+    """Seconds by which this machine's clock is ahead of DynamoDB's."""
+    alarms: Mapping[str, str] | Unread
+    """Alarm to its state."""
+    silent_alarms: tuple[str, ...] | Unread
+    """Alarms that tell nobody."""
+    directory: tuple[Mailbox, ...] | Unread
+    unreadable: tuple[str, ...] = ()
+    """Addresses whose item cannot be read."""
+    mx: Mapping[str, tuple[str, ...] | Unread] = {}
+    """Domain to its mail exchangers."""
+    dmarc: Mapping[str, str] | Unread = Unread("not asked")
+    """The DMARC record that governs the bounce sender's domain, tag to value; empty: none."""
+    sample: StoredSample | Unread = Unread("not asked")
+    kept: tuple[str, ...] | Unread = ()
+    """Tables and buckets of an earlier stack of this name that nobody uses."""
+
+
+class Reader:
+    """Reads an account."""
+
+    def __init__(
+        self,
+        *,
+        stack: str,
+        region: str | None,
+        dns: Dns,
+        command_version: str,
+        bounce_sender: str | None = None,
+        rule_set: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """
+        Args:
+            bounce_sender, rule_set: as they will be deployed; the stack's own where it exists.
+        """
+        self._stack = stack
+        self._region = region
+        self._dns = dns
+        self._command_version = command_version
+        self._bounce_sender = bounce_sender
+        self._rule_set = rule_set
+        self._clock = clock
+
+    def read(self, advance: Callable[[str], None] = lambda _: None) -> Account:
+        """
+        Args:
+            advance: told what is read next.
+        """
+        advance("the stack")
+        deployment = _tried(lambda: Deployment.find(self._stack, self._region))
+        found = deployment if isinstance(deployment, Deployment) else None
+        if isinstance(deployment, Unread) and "does not exist" in deployment.why:
+            deployment = Unread(NOT_DEPLOYED)
+        sender = self._told("BounceSender", self._bounce_sender, "--bounce-sender", found)
+        rule_set = self._told("ReceiptRuleSetName", self._rule_set, "--rule-set", found)
+        advance("SES")
+        active, rules = self._rules(rule_set)
+        account = Account(
+            now=self._clock(),
+            region=self._client("ses").meta.region_name,
+            command_version=self._command_version,
+            bounce_sender=sender,
+            rule_set=rule_set,
+            deployment=deployment,
+            stack_status=_tried(self._stack_status),
+            stack_version=_tried(self._stack_version),
+            sending=_tried(self._sending),
+            identities=_with(sender, self._identities),
+            active_rule_set=active,
+            rules=rules,
+            functions=_needs(found, self._functions),
+            may_invoke=_needs(found, self._may_invoke),
+            may_store=_needs(found, self._may_store),
+            may_publish=_needs(found, lambda d: self._may_publish(d, rules)),
+            concurrency_left=_tried(self._concurrency_left),
+            queues=_needs(found, self._queues),
+            next_slot=_needs(found, self._next_slot),
+            clock_ahead=_tried(self._clock_ahead),
+            alarms=_tried(self._alarms),
+            silent_alarms=_tried(self._silent_alarms),
+            directory=Unread("not read yet"),
+        )
+        advance("the directory")
+        account = self._with_directory(account, found)
+        advance("stored mail")
+        account = msgspec.structs.replace(
+            account, sample=_needs(found, self._sample), kept=_tried(lambda: self._kept(found))
+        )
+        advance("DNS")
+        return msgspec.structs.replace(
+            account,
+            mx={domain: self._mx(domain) for domain in sorted(own_domains(account))[:20]},
+            dmarc=_with(sender, lambda address: self._dns.dmarc(domain_of(address))),
+        )
+
+    # --- AWS ---------------------------------------------------------------------------------
+
+    def _client(self, service: str) -> Any:
+        return client(service, self._region)
+
+    def _told(
+        self, parameter: str, given: str | None, option: str, found: Deployment | None
+    ) -> str | Unread:
+        value = (found.parameters.get(parameter) if found else None) or given
+        return value or Unread(f"no stack {self._stack} is deployed; name it with {option}")
+
+    def _stack_status(self) -> str:
+        stacks = self._client("cloudformation").describe_stacks(StackName=self._stack)
+        return str(stacks["Stacks"][0]["StackStatus"])
+
+    def _stack_version(self) -> str:
+        stacks = self._client("cloudformation").describe_stacks(StackName=self._stack)
+        outputs = {o["OutputKey"]: o["OutputValue"] for o in stacks["Stacks"][0].get("Outputs", [])}
+        return str(outputs.get("Version", ""))
+
+    def _sending(self) -> Sending:
+        account = self._client("sesv2").get_account()
+        quota = account.get("SendQuota", {})
+        return Sending(
+            production=bool(account.get("ProductionAccessEnabled")),
+            enabled=bool(account.get("SendingEnabled")),
+            enforcement=str(account.get("EnforcementStatus", "")),
+            daily_quota=float(quota.get("Max24HourSend", 0)),
+            sent_today=float(quota.get("SentLast24Hours", 0)),
+        )
+
+    def _identities(self, sender: str) -> dict[str, str]:
+        domain = domain_of(sender)
+        labels = domain.split(".")
+        parents = [".".join(labels[n:]) for n in range(len(labels) - 1)]
+        answer = self._client("ses").get_identity_verification_attributes(
+            Identities=[sender, *parents]
+        )["VerificationAttributes"]
+        return {name: each["VerificationStatus"] for name, each in answer.items()}
+
+    def _rules(
+        self, rule_set: str | Unread
+    ) -> tuple[str | Unread | None, tuple[Rule, ...] | Unread]:
+        ses = self._client("ses")
+
+        def active() -> str | None:
+            name: str | None = (
+                ses.describe_active_receipt_rule_set().get("Metadata", {}).get("Name")
+            )
+            return name
+
+        def rules(name: str) -> tuple[Rule, ...]:
+            return tuple(
+                Rule(
+                    name=each["Name"],
+                    enabled=bool(each.get("Enabled")),
+                    recipients=tuple(each.get("Recipients", ())),
+                    actions=tuple(each.get("Actions", ())),
+                )
+                for each in ses.describe_receipt_rule_set(RuleSetName=name)["Rules"]
+            )
+
+        return _tried(active), _with(rule_set, rules)
+
+    def _functions(self, deployment: Deployment) -> dict[str, Function]:
+        names = self._physical(deployment, FUNCTIONS)
+        lambda_ = self._client("lambda")
+        found = {}
+        for logical, name in names.items():
+            configuration = lambda_.get_function_configuration(FunctionName=name)
+            reserved = lambda_.get_function_concurrency(FunctionName=name)
+            layers = [
+                lambda_.get_layer_version_by_arn(Arn=each["Arn"])
+                for each in configuration.get("Layers", [])
+            ]
+            found[logical] = Function(
+                name=name,
+                architecture=configuration.get("Architectures", ["x86_64"])[0],
+                layer_architectures=tuple(
+                    kind for each in layers for kind in each.get("CompatibleArchitectures", [])
+                ),
+                errors=self._sum("AWS/Lambda", "Errors", FunctionName=name),
+                throttles=self._sum("AWS/Lambda", "Throttles", FunctionName=name),
+                reserved=reserved.get("ReservedConcurrentExecutions"),
+            )
+        return found
+
+    def _physical(self, deployment: Deployment, logical: Iterable[str]) -> dict[str, str]:
+        pages = (
+            self._client("cloudformation")
+            .get_paginator("list_stack_resources")
+            .paginate(StackName=deployment.stack)
+        )
+        wanted = set(logical)
+        return {
+            each["LogicalResourceId"]: each["PhysicalResourceId"]
+            for page in pages
+            for each in page["StackResourceSummaries"]
+            if each["LogicalResourceId"] in wanted and each.get("PhysicalResourceId")
+        }
+
+    def _sum(self, namespace: str, metric: str, **dimensions: str) -> float:
+        answer = self._client("cloudwatch").get_metric_statistics(
+            Namespace=namespace,
+            MetricName=metric,
+            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+            StartTime=self._clock() - _LOOK_BACK,
+            EndTime=self._clock(),
+            Period=3600,
+            Statistics=["Sum"],
+        )
+        return float(sum(each["Sum"] for each in answer["Datapoints"]))
+
+    def _oldest(self, queue_name: str) -> float | None:
+        answer = self._client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/SQS",
+            MetricName="ApproximateAgeOfOldestMessage",
+            Dimensions=[{"Name": "QueueName", "Value": queue_name}],
+            StartTime=self._clock() - timedelta(minutes=30),
+            EndTime=self._clock(),
+            Period=300,
+            Statistics=["Maximum"],
+        )
+        ages = [each["Maximum"] for each in answer["Datapoints"]]
+        return float(max(ages)) if ages else None
+
+    def _may_invoke(self, deployment: Deployment) -> bool:
+        answer = self._client("lambda").get_policy(
+            FunctionName=deployment.output("InboundFunction")
+        )
+        return _allows(answer["Policy"], "lambda:InvokeFunction", _rule_arn_end(deployment))
+
+    def _may_store(self, deployment: Deployment) -> bool:
+        bucket = deployment.outputs.get("MailBucket")
+        if not bucket:
+            return True
+        answer = self._client("s3").get_bucket_policy(Bucket=bucket)
+        return _allows(answer["Policy"], "s3:PutObject", _rule_arn_end(deployment))
+
+    def _may_publish(self, deployment: Deployment, rules: tuple[Rule, ...] | Unread) -> bool:
+        ours = [] if isinstance(rules, Unread) else rules
+        base = deployment.outputs.get("ReceiptRule")
+        topics = {
+            action["TopicArn"]
+            for rule in ours
+            if rule.name == base
+            for holder in rule.actions
+            for action in holder.values()
+            if action.get("TopicArn")
+        }
+        sns = self._client("sns")
+        policies = [sns.get_topic_attributes(TopicArn=each)["Attributes"] for each in topics]
+        return all(
+            _allows(each.get("Policy", "{}"), "sns:Publish", _rule_arn_end(deployment))
+            for each in policies
+        )
+
+    def _concurrency_left(self) -> int:
+        limits = self._client("lambda").get_account_settings()["AccountLimit"]
+        return int(limits["UnreservedConcurrentExecutions"])
+
+    def _queues(self, deployment: Deployment) -> dict[str, Queue]:
+        sqs = self._client("sqs")
+        found = {}
+        for output, url in deployment.outputs.items():
+            if not output.endswith("Queue"):
+                continue
+            attributes = sqs.get_queue_attributes(
+                QueueUrl=url,
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ],
+            )["Attributes"]
+            found[output] = Queue(
+                messages=sum(int(count) for count in attributes.values()),
+                oldest_seconds=self._oldest(url.rpartition("/")[2]),
+            )
+        return found
+
+    def _next_slot(self, deployment: Deployment) -> float | None:
+        item = (
+            self._client("dynamodb")
+            .get_item(
+                TableName=deployment.outputs.get("LimiterTable")
+                or deployment.output("BounceTable"),
+                Key={"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}},
+            )
+            .get("Item", {})
+        )
+        return float(item["next_slot"]["N"]) if "next_slot" in item else None
+
+    def _clock_ahead(self) -> float:
+        answer = self._client("dynamodb").list_tables(Limit=1)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return (self._clock() - parsedate_to_datetime(date)).total_seconds() if date else 0.0
+
+    def _alarms(self) -> dict[str, str]:
+        return {each["AlarmName"]: each["StateValue"] for each in self._described_alarms()}
+
+    def _silent_alarms(self) -> tuple[str, ...]:
+        return tuple(
+            each["AlarmName"] for each in self._described_alarms() if not each.get("AlarmActions")
+        )
+
+    def _described_alarms(self) -> list[dict[str, Any]]:
+        pages = (
+            self._client("cloudwatch")
+            .get_paginator("describe_alarms")
+            .paginate(AlarmNamePrefix=f"{self._stack}-", AlarmTypes=["MetricAlarm"])
+        )
+        return [each for page in pages for each in page["MetricAlarms"]]
+
+    def _with_directory(self, account: Account, found: Deployment | None) -> Account:
+        unreadable: list[str] = []
+
+        def entries(deployment: Deployment) -> tuple[Mailbox, ...]:
+            table = deployment.mailbox_table()
+            boxes = tuple(itertools.islice(table.scan(), DIRECTORY_LIMIT))
+            unreadable.extend(box.address for box in boxes if table.unreadable(box.address))
+            return boxes
+
+        directory = _needs(found, entries)
+        return msgspec.structs.replace(account, directory=directory, unreadable=tuple(unreadable))
+
+    def _sample(self, deployment: Deployment) -> StoredSample | Unread:
+        """The newest of the first thousand stored mails, and whether any record tells of them."""
+        bucket = deployment.outputs.get("MailBucket")
+        if not bucket:
+            return Unread("mail is not stored (StoreMail=none)")
+        prefix = stored_prefix(deployment.outputs.get("MailPrefix", ""))
+        listed = self._client("s3").list_objects_v2(Bucket=bucket, MaxKeys=1000)
+        ours, others = [], 0
+        for each in listed.get("Contents", []):
+            name = each["Key"].removeprefix(prefix)
+            if not each["Key"].startswith(prefix) or "/" in name:
+                others += each["Key"].rpartition("/")[2] != "AMAZON_SES_SETUP_NOTIFICATION"
+            elif name != "AMAZON_SES_SETUP_NOTIFICATION":
+                ours.append((each["LastModified"], name))
+        settled = sorted((when, name) for when, name in ours if self._clock() - when > _SETTLED)
+        names = [name for _, name in settled[-_SAMPLE:]]
+        dynamodb, table = self._client("dynamodb"), deployment.output("BounceTable")
+        without = tuple(
+            name
+            for name in names
+            if not dynamodb.query(
+                TableName=table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": f"message#{name}"}},
+                Limit=1,
+            )["Items"]
+        )
+        return StoredSample(looked_at=len(names), without_record=without, outside_prefix=others)
+
+    def _kept(self, found: Deployment | None) -> tuple[str, ...]:
+        """What an earlier stack of this name left behind, as CloudFormation names things."""
+        used = set(found.outputs.values()) if found else set()
+        tables = self._client("dynamodb").get_paginator("list_tables").paginate()
+        buckets = self._client("s3").list_buckets()["Buckets"]
+        names = [name for page in tables for name in page["TableNames"]]
+        names += [each["Name"] for each in buckets]
+        starts = tuple(
+            f"{self._stack}-{kind}-".lower()
+            for kind in ("MailboxTable", "BounceTable", "MailBucket")
+        )
+        return tuple(n for n in names if n.lower().startswith(starts) and n not in used)
+
+    def _mx(self, domain: str) -> tuple[str, ...] | Unread:
+        return _tried(lambda: self._dns.mx(domain))
+
+
+def stored_prefix(prefix: str) -> str:
+    """The keys' prefix as SES writes it: it puts the slash in where the prefix lacks one."""
+    return f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
+
+
+def own_domains(account: Account) -> frozenset[str]:
+    """The domains that mail is received for: the directory's, and those that the rule names."""
+    boxes = () if isinstance(account.directory, Unread) else account.directory
+    found = {domain_of(box.address) for box in boxes}
+    rule = our_rule(account)
+    if rule is not None:
+        found |= {each.rpartition("@")[2].lstrip(".") for each in rule.recipients}
+    return frozenset(domain for domain in found if domain)
+
+
+def our_rule(account: Account) -> Rule | None:
+    """The receipt rule that the stack names, if it is there."""
+    if isinstance(account.rules, Unread) or isinstance(account.deployment, Unread):
+        return None
+    name = account.deployment.outputs.get("ReceiptRule")
+    return next((rule for rule in account.rules if rule.name == name), None)
+
+
+def _rule_arn_end(deployment: Deployment) -> str:
+    rule_set, rule = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
+    return f":receipt-rule-set/{rule_set}:receipt-rule/{rule}"
+
+
+def _allows(policy: str, action: str, rule: str) -> bool:
+    """Whether a resource policy lets SES do something for the rule whose ARN ends so.
+
+    Only Allow statements count, and only the conditions that SES's own examples use; a
+    policy with others is for its author to judge.
+    """
+    statements = json.loads(policy).get("Statement", [])
+    for each in statements if isinstance(statements, list) else [statements]:
+        principal = each.get("Principal", {})
+        services = principal.get("Service", []) if isinstance(principal, dict) else [principal]
+        actions = each.get("Action", [])
+        if (
+            each.get("Effect") == "Allow"
+            and {"ses.amazonaws.com", "*"} & {*_listed(services)}
+            and {action, "*", f"{action.partition(':')[0]}:*"} & {*_listed(actions)}
+            and _from_rule(_source_arns(each.get("Condition", {})), rule)
+        ):
+            return True
+    return False
+
+
+def _from_rule(source_arns: list[str], rule: str) -> bool:
+    """Whether the patterns of aws:SourceArn let the rule in; without any, everything may."""
+    return not source_arns or any(
+        fnmatch.fnmatchcase(rule, pattern[max(pattern.find(":receipt-rule-set/"), 0) :])
+        for pattern in source_arns
+    )
+
+
+def _source_arns(conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        value
+        for keys in conditions.values()
+        for key, values in keys.items()
+        if key.lower() == "aws:sourcearn"
+        for value in _listed(values)
+    ]
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _tried[Read](read: Callable[[], Read]) -> Read | Unread:
+    try:
+        return read()
+    except (ClientError, BotoCoreError, DeploymentError, DnsError) as error:
+        return Unread(str(error))
+
+
+def _with[Known, Read](known: Known | Unread, read: Callable[[Known], Read]) -> Read | Unread:
+    """What is read by something that may itself be unread."""
+    if isinstance(known, Unread):
+        return known
+    return _tried(lambda: read(known))
+
+
+def _needs[Read](
+    deployment: Deployment | None, read: Callable[[Deployment], Read]
+) -> Read | Unread:
+    if deployment is None:
+        return Unread(NOT_DEPLOYED)
+    return _tried(lambda: read(deployment))
