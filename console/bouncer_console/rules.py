@@ -84,7 +84,7 @@ def sync(
         rules = ReceiptRules(deployment.client("ses"), rule_set, base)
         needed = wanted(deployment.mailbox_table().scan())
         ours, others = rules.read()
-        todo = changes(ours, base, needed.recipients, others)
+        todo = changes(ours, base, needed.recipients, others, rules.stale_copies())
         hints = [
             f"{domain} is named as a whole, for its catch-all or its tag separator: SES refuses "
             "nobody there, and the bouncer answers for unknown addresses"
@@ -108,9 +108,37 @@ def sync(
             return
         if not yes and not typer.confirm(f"Change {len(todo)} rules of {rule_set}?", err=True):
             raise typer.Exit(1)
-        with progress("receipt rules", len(todo)) as advance:
-            rules.apply(todo, done=lambda: advance(1))
+        _apply(rules, todo)
     note(f"{len(needed.recipients)} recipients are named in the rules of {rule_set}.")
+
+
+def _apply(rules: ReceiptRules, todo: list[RuleChange]) -> None:
+    """Make the changes; an interruption says what holds now, and how to go on."""
+    made: list[RuleChange] = []
+    left = iter(todo)
+    try:
+        with progress("receipt rules", len(todo)) as advance:
+
+            def done() -> None:
+                made.append(next(left))
+                advance(1)
+
+            rules.apply(todo, done)
+    except BaseException:
+        refused = [address for change in made for address in change.removed]
+        open_still = [change.name for change in todo if change.narrows and change not in made]
+        note(
+            f"{len(made)} of {len(todo)} changes are made. "
+            + (
+                f"{open_still[0]} is still for everyone: SES refuses nobody. "
+                if open_still
+                else f"Refused since now: {_some(tuple(refused), '')}. "
+                if refused
+                else "SES refuses nobody who is in the directory. "
+            )
+            + "Go on with: bouncer rules sync"
+        )
+        raise
 
 
 def _show(todo: list[RuleChange], hints: list[str]) -> None:
@@ -122,7 +150,7 @@ def _show(todo: list[RuleChange], hints: list[str]) -> None:
     rows = [
         (
             change.name,
-            "new" if change.new else "deleted" if not change.recipients else "changed",
+            _kind(change),
             _some(change.added, "+"),
             _some(change.removed, "-"),
             len(change.recipients),
@@ -130,6 +158,16 @@ def _show(todo: list[RuleChange], hints: list[str]) -> None:
         for change in todo
     ]
     print_table("", ("rule", "", "added", "removed", "recipients"), rows)
+
+
+def _kind(change: RuleChange) -> str:
+    if change.new:
+        return "new"
+    if not change.recipients:
+        return "deleted"
+    if change.narrows:
+        return "was for everyone"
+    return "as the stack's" if change.settings and not change.added else "changed"
 
 
 def _some(addresses: tuple[str, ...], sign: str) -> str:

@@ -34,7 +34,8 @@ def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
     telemetry.flush()
     try:
         ours, others = rules.read()
-        todo = changes(ours, settings.receipt_rule, needed.recipients, others)
+        stale = rules.stale_copies()
+        todo = changes(ours, settings.receipt_rule, needed.recipients, others, stale)
     except SyncError as error:
         logger.warning("rules not in step", extra={"why": str(error)})
         return

@@ -174,7 +174,33 @@ def test_each_change_is_told_when_it_is_done(site: Site) -> None:
     site.has(rule(BASE))
     done: list[int] = []
     site.sync(*many(1200), done=lambda: done.append(len(site.names)))
-    assert done == [1, 2, 3]
+    assert done == [2, 3, 3], "two copies, then the rule that was for everyone"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"TlsPolicy": "Require"},
+        {"ScanEnabled": False},
+        {"Actions": [{"S3Action": {"BucketName": BUCKET, "ObjectKeyPrefix": "elsewhere/"}}]},
+    ],
+    ids=["tls", "scan", "prefix"],
+)
+def test_a_copy_follows_the_deployed_rule_in_everything(
+    site: Site, changed: dict[str, Any]
+) -> None:
+    """After a deployment with another prefix, say: mail stored by the copy would not be found."""
+    site.has(rule(BASE), rule(f"{BASE}-002", "b@example.com") | changed)
+    stale = site.rules.stale_copies()
+    assert stale == {f"{BASE}-002"}
+    ours, others = {BASE: ["a@example.com"], f"{BASE}-002": ["b@example.com"]}, 0
+    todo = changes(ours, BASE, frozenset({"a@example.com", "b@example.com"}), others, stale)
+    site.rules.apply(todo, done=lambda: None)
+    expected = rule(f"{BASE}-002", "b@example.com")
+    found = site.rule(f"{BASE}-002")
+    assert {name: found[name] for name in changed} == {name: expected[name] for name in changed}
+    assert found["Recipients"] == ["b@example.com"]
+    assert site.rules.stale_copies() == set()
 
 
 def test_a_copy_that_nobody_is_in_any_more_is_deleted(

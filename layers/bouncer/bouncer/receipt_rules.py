@@ -40,6 +40,10 @@ class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
     added: tuple[str, ...]
     removed: tuple[str, ...]
     new: bool = False
+    narrows: bool = False
+    """It was for everyone: whoever no rule names is refused from now on."""
+    settings: bool = False
+    """A copy whose actions, scan or TLS settings are no longer the stack's."""
 
 
 def wanted(mailboxes: Iterable[Mailbox]) -> Wanted:
@@ -74,14 +78,23 @@ def is_ours(base: str, name: str) -> bool:
 
 
 def changes(
-    rules: Mapping[str, Sequence[str]], base: str, recipients: frozenset[str], others: int
+    rules: Mapping[str, Sequence[str]],
+    base: str,
+    recipients: frozenset[str],
+    others: int,
+    stale: frozenset[str] = frozenset(),
 ) -> list[RuleChange]:
     """The smallest set of rule changes: what is named already stays where it is.
+
+    In this order nobody who is in the directory is refused on the way, wherever it is
+    interrupted: what adds comes first, what removes after it, and a rule that was for everyone
+    is narrowed last.
 
     Args:
         rules: our rules as they are, name to recipients, in order; at least the base rule.
         base: the name of the rule that the others are copies of.
         others: how many rules of the set are not ours.
+        stale: our copies that differ from the base rule in more than their recipients.
 
     Raises:
         SyncError: it does not fit into SES's quotas, or there is nothing to name.
@@ -112,18 +125,19 @@ def changes(
     for chunk in itertools.batched(missing, RECIPIENTS_A_RULE, strict=False):
         name = next(n for n in (rule_name(base, i) for i in numbers) if n not in kept)
         kept[name] = list(chunk)
-    return _differences(rules, kept)
+    return _differences(rules, kept, stale)
 
 
 def _differences(
-    rules: Mapping[str, Sequence[str]], kept: Mapping[str, list[str]]
+    rules: Mapping[str, Sequence[str]], kept: Mapping[str, list[str]], stale: frozenset[str]
 ) -> list[RuleChange]:
     found = []
     previous: str | None = None
     for name, recipients in kept.items():
         before = set(rules.get(name, ()))
         after = set(recipients)
-        if before != after:
+        settings = name in stale and bool(after)
+        if before != after or settings:
             found.append(
                 RuleChange(
                     name=name,
@@ -132,9 +146,10 @@ def _differences(
                     added=tuple(sorted(after - before)),
                     removed=tuple(sorted(before - after)),
                     new=name not in rules,
+                    narrows=name in rules and not before,
+                    settings=settings,
                 )
             )
         if recipients:
             previous = name
-    # Additions first: nobody is refused in between.
-    return sorted(found, key=lambda change: bool(change.removed))
+    return sorted(found, key=lambda change: (change.narrows, bool(change.removed)))

@@ -85,6 +85,8 @@ def test_a_sync_shows_the_difference_first(rules: SESClient, dynamodb: DynamoDBC
                 "added": [ALICE],
                 "removed": [],
                 "new": False,
+                "narrows": True,
+                "settings": False,
             }
         ],
         "hints": [],
@@ -167,3 +169,30 @@ def test_a_sync_without_the_deployed_rule_is_refused(
     put_mailbox(dynamodb)
     stack.outputs["ReceiptRule"] = "another"
     assert "has no rule another: deploy it first" in error_of("rules", "sync", "--yes")
+
+
+def test_an_interrupted_sync_says_what_holds_and_the_next_one_goes_on(
+    rules: SESClient, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule for everyone is narrowed last: until then nobody in the directory is refused."""
+    for number in range(600):
+        put_mailbox(dynamodb, f"user{number:03d}@example.com")
+    whole = receipt_rules.ReceiptRules._apply
+    calls = 0
+
+    def breaks_off(self: Any, *change: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError("the connection is gone")
+        whole(self, *change)
+
+    monkeypatch.setattr(receipt_rules.ReceiptRules, "_apply", breaks_off)
+    complaint = error_of("rules", "sync", "--yes")
+    assert "1 of 2 changes are made. ses-bouncer is still for everyone" in complaint
+    assert "bouncer rules sync" in complaint
+    standing = rules.describe_receipt_rule_set(RuleSetName="inbound")["Rules"]
+    assert [len(rule.get("Recipients", [])) for rule in standing] == [0, 100]
+    bouncer("rules", "sync", "--yes")
+    standing = rules.describe_receipt_rule_set(RuleSetName="inbound")["Rules"]
+    assert [len(rule["Recipients"]) for rule in standing] == [500, 100]

@@ -43,6 +43,12 @@ class ReceiptRules:
             )
         return ours, len(rules) - len(ours)
 
+    def stale_copies(self) -> frozenset[str]:
+        """Copies that differ from the deployed rule in more than their recipients."""
+        rules = {rule["Name"]: rule for rule in self._rules() if self._is_ours(rule)}
+        wanted = _settings(rules.get(self._base, {}))
+        return frozenset(name for name, rule in rules.items() if _settings(rule) != wanted)
+
     def taking_whole_domains(self) -> list[str]:
         """Rules of others that take mail for whole domains: SES refuses nobody there."""
         return [
@@ -83,3 +89,8 @@ class ReceiptRules:
 
     def _is_ours(self, rule: Any) -> bool:
         return is_ours(self._base, rule["Name"])
+
+
+def _settings(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule without what is its own: name and recipients."""
+    return {name: value for name, value in rule.items() if name not in ("Name", "Recipients")}
