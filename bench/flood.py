@@ -1,7 +1,7 @@
 """`python -m bench.flood`: a day of inbound mail in virtual time, more than SES lets us bounce.
 
-What decides is the product's own: Delivery, Limiter, Pace, Reservation and MemorySlots; the queue,
-the ledger and SES are fakes in memory, and nobody sleeps. Simulated are:
+What decides is the product's own: Delivery, Limiter, Pace, Reservation and MemorySlots; the queue
+and SES are fakes in memory, the ledger is the tests' one, and nobody sleeps. Simulated are:
 
     mail ──► a container (at most 1,000 of them, each with its own memory of the limiter)
                  ├── a slot within the wait budget ──► SES
@@ -27,12 +27,15 @@ import msgspec
 import typer
 
 from bench.machine import OUTPUT, machine
+from bouncer import timing
 from bouncer.aws.slots import Guess
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
-from bouncer.delivery.delivery import Delivery, Terms
+from bouncer.delivery.calls import Terms
+from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.ledger import SETTLED, BounceState, Claims, LedgerEntry
 from bouncer.limiter import Busy, Granted, Limiter, MemorySlots, Pace
 from bouncer_console.output import print_table, say
+from tests.fakes.ledger import MemoryLedger
 
 DAY = 86_400.0
 BATCH, WORKERS = 10, 2
@@ -49,10 +52,11 @@ _ANSWER = 0.1
 """SendBounce's."""
 _OVERSLEEP = 0.002
 """How late a sleeper wakes at the most."""
-_INBOUND_SECONDS, _WORKER_SECONDS = 23.5, 88.5
+_INBOUND_SECONDS = timing.INBOUND_TIMEOUT - timing.RESERVE
+_WORKER_SECONDS = timing.SEND_TIMEOUT - timing.RESERVE
 """The functions' timeouts less what they keep for themselves."""
-_VISIBILITY = 540.0
-_COUNT_HOLDS = 5.0
+_VISIBILITY = timing.VISIBILITY
+_COUNT_HOLDS = timing.COUNT_HOLDS
 """SqsBounceQueue's: so long each container believes a length of the queue."""
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -214,49 +218,59 @@ class _Overflow:
         self._on_put = on_put
         self._counted, self._counted_at = 0, -_COUNT_HOLDS
 
-    def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
+    def put(
+        self,
+        bounce: Bounce,
+        *,
+        until: datetime,  # noqa: ARG002  (the protocol's; nothing is slow here)
+        delay: timedelta = timedelta(0),
+    ) -> None:
         assert not delay
         self._queue.waiting.append(bounce)
         self._counted += 1
         self._on_put()
 
-    def waiting(self) -> int:
+    def waiting(self, *, until: datetime) -> int:  # noqa: ARG002
         if self._clock.at - self._counted_at >= _COUNT_HOLDS:
             self._counted, self._counted_at = self._queue.length, self._clock.at
         return self._counted
 
 
-class _Ledger:
-    """Refuses whatever would bounce a mail twice, or end it twice."""
+class _Ledger(MemoryLedger):
+    """Keeps of what has ended only how, or a day would not fit into memory."""
 
-    def __init__(self) -> None:
-        self.states: dict[str, BounceState] = {}
-        self.holders: dict[str, str] = {}
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(clock)
+        self.ended: dict[str, BounceState] = {}
 
     def claim(
-        self,
-        message_id: str,
-        reasons: Mapping[str, str],
-        *,
-        owner: str,
-        until: datetime,  # noqa: ARG002  (the protocol's; no holder here crashes)
+        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
     ) -> Claims:
-        assert self.states.get(message_id, BounceState.QUEUED) is BounceState.QUEUED
-        self.states[message_id] = BounceState.CLAIMED
-        self.holders[message_id] = owner
-        return Claims(mine=frozenset(reasons), settled={}, in_flight={})
+        assert message_id not in self.ended, "nobody comes twice here"
+        return super().claim(message_id, reasons, owner=owner, until=until)
 
     def settle(
-        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+        self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime
     ) -> dict[str, BounceState]:
-        for entry in entries:
-            assert self.states.get(entry.message_id) not in SETTLED
-            assert owner in (None, self.holders.get(entry.message_id))
-            self.states[entry.message_id] = entry.state
-        return {}
+        its = list(entries)
+        standing = super().settle(its, owner=owner, until=until)
+        assert not standing, f"not the holder's any more: {standing}"
+        self._end(its)
+        return standing
 
-    def history(self, message_id: str) -> list[LedgerEntry]:
-        raise NotImplementedError(message_id)
+    def record(self, entries: Iterable[LedgerEntry], *, until: datetime) -> dict[str, BounceState]:
+        its = list(entries)
+        standing = super().record(its, until=until)
+        assert not standing, f"somebody else's: {standing}"
+        self._end(its)
+        return standing
+
+    def _end(self, entries: Iterable[LedgerEntry]) -> None:
+        for each in entries:
+            if each.state in SETTLED:
+                assert each.message_id not in self.ended
+                self.ended[each.message_id] = each.state
+                del self.lines[each.message_id, each.recipient]
 
 
 class _Sender:
@@ -288,7 +302,7 @@ class Simulation:
         self._clock = _Clock()
         self._slots = _SharedSlots()
         self._queue = _Queue()
-        self._ledger = _Ledger()
+        self._ledger = _Ledger(self._clock.moment)
         self._send_bounce = _Sender(self._clock)
         self._outcome = Outcome(pattern=pattern)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -360,7 +374,9 @@ class Simulation:
             recipients=_RECIPIENTS,
         )
         outcome.mails += 1
-        (fate,) = container.send_or_queue(bounce, owner="", until=self._until(_INBOUND_SECONDS))
+        (fate,) = container.send_or_queue(
+            bounce, owner=str(next(self._order)), until=self._until(_INBOUND_SECONDS)
+        )
         outcome.at_once += fate.state is BounceState.SENT
         outcome.queued += fate.state is BounceState.QUEUED
         outcome.given_up_at_once += fate.state is BounceState.EXPIRED
@@ -403,7 +419,7 @@ class Simulation:
         began = self._clock.at
         fates, again = worker.send_batch(
             {bounce.message_id: bounce for bounce in batch},
-            owner="",
+            owner=str(next(self._order)),
             until=self._until(_WORKER_SECONDS),
         )
         self._outcome.by_worker += sum(fate.state is BounceState.SENT for fate in fates)
@@ -431,7 +447,7 @@ class Simulation:
         outcome.queue_at, outcome.queue_length = list(self._queue_at), list(self._queue_length)
         outcome.limiter_requests = self._slots.per_second.total()
         outcome.busiest_second = max(self._slots.per_second.values())
-        ended = Counter(self._ledger.states.values())
+        ended = Counter(self._ledger.ended.values())
         # None lost, none twice, none too close.
         assert outcome.mails == sum(1 for _ in outcome.pattern.arrivals())
         assert ended == +Counter(

@@ -50,12 +50,12 @@ def status(
             "or it was longer ago than the ledger remembers."
         )
         return
-    columns = ("recipient", "state", "reason", "status", "since", "bounce id", "detail")
+    columns = ("recipient", "state", "reason", "status", "since", "bounce id", "why")
     print_table(
         "",
         columns,
         [
-            (e.recipient, e.state, e.reason, e.status, _time(e.updated_at), e.bounce_id, e.detail)
+            (e.recipient, e.state, e.reason, e.status, _time(e.updated_at), e.bounce_id, e.why)
             for e in entries
         ],
     )

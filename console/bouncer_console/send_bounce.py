@@ -118,14 +118,14 @@ def send_bounce(
     if as_json:
         print_json(fates)
     else:
-        columns = ("recipient", "state", "reason", "status", "bounce id", "detail")
-        rows = [(f.recipient, f.state, f.reason, f.status, f.bounce_id, f.detail) for f in fates]
+        columns = ("recipient", "state", "reason", "status", "bounce id", "why")
+        rows = [(f.recipient, f.state, f.reason, f.status, f.bounce_id, f.why) for f in fates]
         print_table("", columns, rows)
     repeated = [fate.recipient for fate in fates if fate.repeated]
     if repeated:
         fail(f"{', '.join(repeated)}: settled before; `bouncer status` tells how")
     if refused := [fate for fate in fates if fate.state is BounceState.REJECTED]:
-        fail(f"not sent: {refused[0].detail}")
+        fail(f"not sent: {refused[0].why}")
 
 
 def as_bounce(request: dict[str, Any], received_at: datetime) -> Bounce:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from aws_lambda_powertools import Logger
 
+from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 logger = Logger(serialize_stacktrace=False)
 
-# What is left for logging and for keeping the event when everything else took its time.
-_RESERVE = timedelta(seconds=1.5)
+_RESERVE = timedelta(seconds=timing.RESERVE)
 
 
 class Application(NamedTuple):

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from aws_lambda_powertools import Logger
 
+from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = Logger(serialize_stacktrace=False)
 
-_RESERVE = timedelta(seconds=1.5)
+_RESERVE = timedelta(seconds=timing.RESERVE)
 
 
 class Application(NamedTuple):
@@ -62,7 +63,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
         for record in event["Records"]:
             tries = int(record["attributes"]["ApproximateReceiveCount"])
             if record["messageId"] in unsent and tries >= app.max_receives:
-                fates += app.delivery.dead_letter(batch[record["messageId"]])
+                fates += app.delivery.dead_letter(batch[record["messageId"]], until=until)
         app.telemetry.sent(fates)
     finally:
         app.telemetry.flush()

@@ -75,7 +75,7 @@ def _no_bounce(site: Site) -> None:
     decided = site.decided(message_id)
     (recipient,) = decided["recipients"]
     assert recipient["state"] == "rejected"
-    assert "AccessDenied" in recipient["detail"]
+    assert recipient["error_code"] == "AccessDenied"
     assert decided["disposition"] == "CONTINUE"
 
 

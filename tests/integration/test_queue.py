@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mypy_boto3_sqs import SQSClient
 
-from bouncer.aws.queue import _COUNT_HOLDS_SECONDS, SqsBounceQueue, SqsKeeper
+from bouncer import timing
+from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode
 from tests.integration.builders import Answer, bodies, bounce, fail, requests_of
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 class Line:
@@ -22,8 +25,18 @@ class Line:
         self.url = url
         self.seconds = 0.0
         self.delays: list[int] = []
-        self.queue = SqsBounceQueue(sqs, url, clock=lambda: self.seconds)
+        self.queue = SqsBounceQueue(sqs, url, clock=self.now)
         sqs.meta.events.register("before-parameter-build.sqs.SendMessage", self._note)
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def put(self, *given: Bounce, delay: timedelta = timedelta(0)) -> None:
+        for each in given:
+            self.queue.put(each, until=self.now() + timedelta(minutes=1), delay=delay)
+
+    def waiting(self) -> int:
+        return self.queue.waiting(until=self.now() + timedelta(minutes=1))
 
     def _note(self, params: dict[str, Any], **_: Any) -> None:
         self.delays.append(params.get("DelaySeconds", 0))
@@ -36,7 +49,7 @@ def line(sqs: SQSClient, queue: Callable[[str], str]) -> Line:
 
 def test_a_bounce_comes_out_of_the_queue_as_it_went_in(line: Line, sqs: SQSClient) -> None:
     given = bounce("msg1", "a@example.com", "b@example.com", explanation="No such mailbox.")
-    line.queue.put(given)
+    line.put(given)
     (body,) = bodies(sqs, line.url)
     assert decode(json.dumps(body)) == given
     assert body["version"] == 1
@@ -52,7 +65,7 @@ def test_a_bounce_comes_out_of_the_queue_as_it_went_in(line: Line, sqs: SQSClien
     ],
 )
 def test_a_delay_is_at_most_what_sqs_takes(line: Line, delay: timedelta, seconds: int) -> None:
-    line.queue.put(bounce(), delay=delay)
+    line.put(bounce(), delay=delay)
     assert line.delays == [seconds]
 
 
@@ -71,14 +84,14 @@ def test_a_queue_that_takes_nothing_is_an_error(
 ) -> None:
     fail(sqs, "SendMessage", trouble)
     with pytest.raises(QueueUnavailableError):
-        line.queue.put(bounce())
+        line.put(bounce())
 
 
 def test_whoever_waits_or_is_being_sent_is_ahead(line: Line, sqs: SQSClient) -> None:
     for number in range(5):
-        line.queue.put(bounce(f"msg{number}"))
+        line.put(bounce(f"msg{number}"))
     sqs.receive_message(QueueUrl=line.url, MaxNumberOfMessages=2, VisibilityTimeout=60)
-    assert line.queue.waiting() == 5
+    assert line.waiting() == 5
 
 
 def put_by_another_process(sqs: SQSClient, line: Line) -> None:
@@ -87,22 +100,22 @@ def put_by_another_process(sqs: SQSClient, line: Line) -> None:
 
 def test_the_count_is_asked_for_only_now_and_then(line: Line, sqs: SQSClient) -> None:
     seen = requests_of(sqs)
-    assert line.queue.waiting() == 0
+    assert line.waiting() == 0
     put_by_another_process(sqs, line)
-    line.seconds = _COUNT_HOLDS_SECONDS - 0.1
-    assert line.queue.waiting() == 0
-    line.seconds = _COUNT_HOLDS_SECONDS
-    assert line.queue.waiting() == 1
+    line.seconds = timing.COUNT_HOLDS - 0.1
+    assert line.waiting() == 0
+    line.seconds = timing.COUNT_HOLDS
+    assert line.waiting() == 1
     assert seen.count("GetQueueAttributes") == 2
 
 
 def test_what_was_put_meanwhile_counts_at_once(line: Line, sqs: SQSClient) -> None:
-    assert line.queue.waiting() == 0
-    line.queue.put(bounce("msg1"))
-    line.queue.put(bounce("msg2"))
-    assert line.queue.waiting() == 2
-    line.seconds = _COUNT_HOLDS_SECONDS
-    assert line.queue.waiting() == 2
+    assert line.waiting() == 0
+    line.put(bounce("msg1"))
+    line.put(bounce("msg2"))
+    assert line.waiting() == 2
+    line.seconds = timing.COUNT_HOLDS
+    assert line.waiting() == 2
 
 
 @pytest.mark.parametrize(
@@ -113,11 +126,11 @@ def test_a_count_that_cannot_be_had_is_the_last_one(
 ) -> None:
     put_by_another_process(sqs, line)
     fail(sqs, "GetQueueAttributes", trouble)
-    assert line.queue.waiting() == 0
-    assert line.queue.waiting() == 1
-    line.seconds = _COUNT_HOLDS_SECONDS
+    assert line.waiting() == 0
+    assert line.waiting() == 1
+    line.seconds = timing.COUNT_HOLDS
     fail(sqs, "GetQueueAttributes", trouble)
-    assert line.queue.waiting() == 1
+    assert line.waiting() == 1
 
 
 def test_an_event_is_kept_in_the_shape_of_lambdas_own_records(
@@ -173,7 +186,7 @@ def test_what_nobody_can_read_is_poison(body: str) -> None:
 def test_a_bounce_in_the_queue_is_complete(line: Line, sqs: SQSClient) -> None:
     """Whoever takes it out can make the same request, and looks nothing up."""
     given = bounce(explanation="No such mailbox.")
-    line.queue.put(given)
+    line.put(given)
     (body,) = bodies(sqs, line.url)
     again: Bounce = decode(json.dumps(body))
     assert again.request() == given.request()

@@ -8,7 +8,7 @@ from aws_lambda_powertools import Logger
 
 from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE, Telemetry
 from bouncer.delivery.bounce import Bounce
-from bouncer.delivery.delivery import Fate, Incident
+from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.guards import GuardName, OtherReason
 from bouncer.inbound import Handled
@@ -203,6 +203,7 @@ def test_a_mail_is_one_line_with_every_recipients_decision_and_fate(printed: Pri
             "bounce_type": "DoesNotExist",
             "status": "5.1.1",
             "bounce_id": "bounce-1",
+            "error_code": None,
             "detail": None,
             "repeated": False,
         },
@@ -252,16 +253,16 @@ def test_a_warning_is_a_line_and_a_count(printed: Printed) -> None:
 
 
 def say_everything(metrics: Telemetry) -> None:
-    rejected = f"MessageRejected: {NOBODY} is not verified"
+    rejected = {"error_code": "MessageRejected", "detail": f"{NOBODY} is not verified"}
     metrics.handled(
         handled(
             fate(),
-            fate(ALICE, BounceState.REJECTED, detail=rejected),
+            fate(ALICE, BounceState.REJECTED, **rejected),
             decisions=[decision(), decision(ALICE)],
             near_full=[Mailbox(address=ALICE, quota_bytes=100, used_bytes=95)],
         )
     )
-    metrics.sent([fate(state=BounceState.REJECTED, detail=rejected)])
+    metrics.sent([fate(state=BounceState.REJECTED, **rejected)])
     metrics.bad_mailbox(ALICE, "Expected `int`, got `str` - at `$.quota_bytes`")
     metrics.flush()
 

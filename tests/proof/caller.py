@@ -27,7 +27,8 @@ from bouncer.aws.queue import SqsBounceQueue
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
-from bouncer.delivery.delivery import Delivery, Terms
+from bouncer.delivery.calls import Terms
+from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
 from bouncer.delivery.queue import QueueUnavailableError, decode
 from bouncer.limiter import Limiter, Pace
@@ -89,11 +90,11 @@ class _NotingLedger(DynamoLedger):
         self._note = note
 
     def settle(
-        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+        self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime
     ) -> dict[str, BounceState]:
         its = list(entries)
         try:
-            return super().settle(its, owner=owner)
+            return super().settle(its, owner=owner, until=until)
         except LedgerUnavailableError:
             self._note("unwritten", its[0].message_id)
             raise

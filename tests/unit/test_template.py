@@ -14,16 +14,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
+from bouncer import timing
 from bouncer.aws.telemetry import BY_STATE, NAMESPACE
-from bouncer.delivery import delivery
 from bouncer.delivery.bounce import WINDOW
 from bouncer.limiter import Pace
 from bouncer.mailboxes import Mailbox
 from bouncer.policy.file import validator_schema
 from bouncer.receipt_rules import RULES_A_SET, rule_name
 from bouncer.settings import InboundSettings, RulesSettings, SendSettings, UsageSettings
-from functions.inbound import app as inbound_app
-from functions.send import app as send_app
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "template.yaml"
@@ -171,31 +169,38 @@ def test_a_message_stays_hidden_for_six_times_the_workers_timeout() -> None:
 
 def test_a_whole_batch_fits_into_the_workers_timeout() -> None:
     pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["Default"])
-    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    reserve = timing.RESERVE + timing.CALL
     assert pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
 
 
 def test_two_workers_windows_fit_into_a_timeout_one_after_the_other() -> None:
     """MaximumConcurrency lets the second one wait while the first one sends."""
     pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["Default"])
-    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    reserve = timing.RESERVE + timing.CALL
     workers = MAPPING["ScalingConfig"]["MaximumConcurrency"]
     assert workers * pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
 
 
 def test_one_call_of_each_worker_fits_into_a_timeout_even_at_the_slowest_pace() -> None:
     pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["MaxValue"])
-    reserve = send_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    reserve = timing.RESERVE + timing.CALL
     workers = MAPPING["ScalingConfig"]["MaximumConcurrency"]
     assert workers * pace.span(1) + reserve <= SEND_TIMEOUT
 
 
 def test_an_inbound_mail_is_answered_within_sess_thirty_seconds() -> None:
-    assert INBOUND_TIMEOUT < 30
+    assert INBOUND_TIMEOUT < timing.SES_WAITS == 30
+
+
+def test_the_templates_times_are_those_that_the_code_counts_on() -> None:
+    assert INBOUND_TIMEOUT == timing.INBOUND_TIMEOUT
+    assert SEND_TIMEOUT == timing.SEND_TIMEOUT
+    assert BOUNCE_QUEUE["VisibilityTimeout"] == timing.VISIBILITY
+    assert PARAMETERS["WaitBudgetSeconds"]["MaxValue"] == timing.LONGEST_WAIT_BUDGET
 
 
 def test_the_longest_wait_for_a_slot_leaves_time_for_the_answer() -> None:
-    reserve = inbound_app._RESERVE.total_seconds() + delivery._CALL_SECONDS
+    reserve = timing.RESERVE + timing.CALL
     assert PARAMETERS["WaitBudgetSeconds"]["MaxValue"] + reserve < INBOUND_TIMEOUT
 
 

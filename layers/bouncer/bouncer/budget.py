@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
+from bouncer.backend import BackendUnavailableError
 from bouncer.guards import OtherReason
 from bouncer.policy.file import BudgetSection
 
@@ -17,7 +18,7 @@ class Budget(Protocol):
         ...
 
 
-class BudgetUnavailableError(Exception):
+class BudgetUnavailableError(BackendUnavailableError):
     """The counters did not answer."""
 
 

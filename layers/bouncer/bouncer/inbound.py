@@ -7,7 +7,8 @@ from typing import Protocol
 import msgspec
 
 from bouncer.budget import Budget
-from bouncer.delivery.delivery import Delivery, Fate
+from bouncer.delivery.delivery import Delivery
+from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState
 from bouncer.mailboxes import Directory, Mailbox, StaticDirectory
 from bouncer.message import Header, InboundMessage
@@ -154,9 +155,9 @@ class Inbound:
             plan = msgspec.structs.replace(plan, suppressed=spent)
         fates: list[Fate] = []
         if plan.bounce is not None and plan.suppressed is not None:
-            fates = self._delivery.suppress(plan.bounce, plan.suppressed)
+            fates = self._delivery.suppress(plan.bounce, plan.suppressed, until=until)
         elif plan.bounce is not None:
-            fates = self._delivery.reject(plan.bounce, plan.faults)
+            fates = self._delivery.reject(plan.bounce, plan.faults, until=until)
             if plan.to_send is not None:
                 fates += self._delivery.send_or_queue(plan.to_send, owner=owner, until=until)
         return Handled(

@@ -25,6 +25,8 @@ from typing import Protocol
 
 import msgspec
 
+from bouncer.backend import BackendUnavailableError
+
 _HALF_A_BATCH = 5
 
 
@@ -93,7 +95,7 @@ class ClockWrongError(NoSlotError):
     """This machine's clock is off; a slot by it would disturb everyone else's."""
 
 
-class SlotsUnavailableError(NoSlotError):
+class SlotsUnavailableError(NoSlotError, BackendUnavailableError):
     """The store did not answer, or answered with an error."""
 
 

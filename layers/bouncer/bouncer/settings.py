@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from bouncer.delivery.delivery import Terms
+from bouncer.delivery.calls import Terms
 from bouncer.limiter import Pace
 from bouncer.policy.file import Mode
 

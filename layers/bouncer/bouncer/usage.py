@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from bouncer.backend import BackendUnavailableError
 from bouncer.mailboxes import Mailbox
 
 NEAR_FULL = 0.9
@@ -31,7 +32,7 @@ class Full(msgspec.Struct, frozen=True, kw_only=True):
     """As it is without the mail."""
 
 
-class UsageUnavailableError(Exception):
+class UsageUnavailableError(BackendUnavailableError):
     """The counters did not answer: nobody knows whether the mail counts."""
 
 

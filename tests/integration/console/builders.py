@@ -171,7 +171,7 @@ def settle(dynamodb: DynamoDBClient, state: BounceState, message_id: str = "msg1
         received_at=datetime.now(UTC) - timedelta(hours=1),
         bounce_id="bounce-1",
     )
-    ledger.settle([entry])
+    ledger.record([entry], until=datetime.now(UTC) + timedelta(minutes=1))
 
 
 def dead_bounce(sqs: SQSClient, stack: Stack, message_id: str = "msg1", hours: float = 1) -> None:

@@ -262,7 +262,7 @@ def test_when_the_mail_came_is_known_from_the_ledger(
         reason="unknown-recipient",
         received_at=datetime.now(UTC) - timedelta(hours=2),
     )
-    ledger.settle([other])
+    ledger.record([other], until=datetime.now(UTC) + timedelta(minutes=1))
     (fate,) = send_bounce("--bounced-recipient-info-list", RECIPIENT)
     assert fate["state"] == "sent"
 

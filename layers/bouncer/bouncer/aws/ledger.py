@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from bouncer import timing
 from bouncer.address import normalise
+from bouncer.aws.deadline import FAILURES, deadline, utc_now
 from bouncer.delivery.ledger import (
-    ANSWER_LOST,
-    UNANSWERED,
+    CALLS_WITHOUT_ANSWER,
     BounceState,
     Claims,
     LedgerEntry,
@@ -19,20 +20,37 @@ from bouncer.delivery.ledger import (
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-# What may be claimed:
-_NEVER_SEEN = "attribute_not_exists(pk)"
-_FORGOTTEN = "expires_at <= :now"  # TTL deletes within days, so the expiry is compared here
-_WAITING = "#state IN (:queued, :dead)"
-_REFUSED = "(#state = :rejected AND NOT begins_with(detail, :unanswered))"
-_ABANDONED = "(#state = :claimed AND lease_until <= :now)"
-_MINE = "(#state = :claimed AND #owner = :owner)"
-_CLAIMABLE = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _WAITING, _REFUSED, _ABANDONED, _MINE))
+# Which state lets which verb write; any other leaves the item as it is.
+#
+#                 (none)  claimed            queued  dead-lettered  rejected      sent, suppressed,
+#                                                                                 expired
+#   claim           ■     mine or abandoned    ■          ■         answered
+#   settle, note          mine
+#   record          ■     abandoned                                 answered
+#   give up         ■     abandoned            ■          ■         answered
+#
+# An abandoned claim is one whose lease ran out; an item past its expiry is (none), for TTL
+# deletes within days only; "answered" is what was not rejected for too many lost answers.
+_NONE = "attribute_not_exists(pk) OR expires_at <= :now"
+_MINE = "#state = :claimed AND #owner = :owner"
+_ABANDONED = "#state = :claimed AND lease_until <= :now"
+_WAITS = "#state = :queued OR #state = :dead"
+_REFUSED = "#state = :rejected AND lost_answers < :enough"
 
-# What may be settled without a claim: nothing that another delivery of the mail is about to send.
-_UNTOUCHED = " OR ".join((_NEVER_SEEN, _FORGOTTEN, _REFUSED, _ABANDONED))
-_GIVEN_UP = " OR ".join((_UNTOUCHED, _WAITING))  # by the queue, to its dead letters
+_CLAIM = f"({_NONE}) OR ({_MINE}) OR ({_ABANDONED}) OR ({_WAITS}) OR ({_REFUSED})"
+_SETTLE = _MINE
+_RECORD = f"({_NONE}) OR ({_ABANDONED}) OR ({_REFUSED})"
+_GIVE_UP = f"({_NONE}) OR ({_ABANDONED}) OR ({_WAITS}) OR ({_REFUSED})"
 
+# Every verb's condition reads these, as far as its clauses do.
 _NAMES = {"#state": "state", "#owner": "owner"}
+_VALUES = {
+    ":claimed": {"S": BounceState.CLAIMED},
+    ":queued": {"S": BounceState.QUEUED},
+    ":dead": {"S": BounceState.DEAD_LETTERED},
+    ":rejected": {"S": BounceState.REJECTED},
+    ":enough": {"N": str(CALLS_WITHOUT_ANSWER)},
+}
 
 
 class DynamoLedger:
@@ -44,7 +62,7 @@ class DynamoLedger:
         table: str,
         *,
         retention: timedelta,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """
         Args:
@@ -58,138 +76,153 @@ class DynamoLedger:
     def claim(
         self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
     ) -> Claims:
-        mine: set[str] = set()
-        doubtful: set[str] = set()
+        lease_until = until + timedelta(seconds=timing.LEASE_GRACE)
+        mine: dict[str, int] = {}
         settled: dict[str, BounceState] = {}
         in_flight: dict[str, datetime] = {}
         for recipient, reason in reasons.items():
-            entry = LedgerEntry(
-                message_id=message_id, recipient=recipient, state=BounceState.CLAIMED, reason=reason
-            )
-            written, before = self._write(entry, _CLAIMABLE, owner=owner, until=until)
+            facts = {
+                "recipient": {"S": recipient},
+                "state": {"S": BounceState.CLAIMED},
+                "reason": {"S": reason},
+                "owner": {"S": owner},
+                "lease_until": {"N": _epoch(lease_until)},
+            }
+            key = _key(message_id, recipient)
+            written, before = self._write(key, facts, _CLAIM, owner=owner, until=until)
             if written:
-                mine.add(recipient)
-                if before is not None and before.detail == ANSWER_LOST:
-                    doubtful.add(recipient)
+                mine[recipient] = before.lost_answers if before is not None else 0
             elif before is None or before.state is BounceState.CLAIMED:
-                in_flight[recipient] = (before and before.lease_until) or until
+                in_flight[recipient] = (before and before.lease_until) or lease_until
             else:
                 settled[recipient] = before.state
-        return Claims(
-            mine=frozenset(mine),
-            doubtful=frozenset(doubtful),
-            settled=settled,
-            in_flight=in_flight,
-        )
+        return Claims(mine=mine, settled=settled, in_flight=in_flight)
 
     def settle(
-        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+        self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime
     ) -> dict[str, BounceState]:
         # Safe to repeat: the condition fails on an end that is already written.
         standing = {}
         for entry in entries:
-            unclaimed = _GIVEN_UP if entry.state is BounceState.DEAD_LETTERED else _UNTOUCHED
-            condition = unclaimed if owner is None else _MINE
-            written, before = self._write(entry, condition, owner=owner)
+            facts = _facts(entry) | {"lost_answers": {"N": str(entry.lost_answers)}}
+            key = _key(entry.message_id, entry.recipient)
+            written, before = self._write(key, facts, _SETTLE, owner=owner, until=until)
             if not written and before is not None:
                 standing[entry.recipient] = before.state
         return standing
 
-    def history(self, message_id: str) -> list[LedgerEntry]:
+    def note_lost_answers(
+        self, message_id: str, lost_answers: Mapping[str, int], *, owner: str, until: datetime
+    ) -> None:
+        for recipient, lost in lost_answers.items():
+            # A number, not an addition: the SDK may send it twice.
+            facts = {"lost_answers": {"N": str(lost)}}
+            self._write(_key(message_id, recipient), facts, _SETTLE, owner=owner, until=until)
+
+    def record(self, entries: Iterable[LedgerEntry], *, until: datetime) -> dict[str, BounceState]:
+        return self._write_unheld(entries, _RECORD, until)
+
+    def give_up(self, entries: Iterable[LedgerEntry], *, until: datetime) -> dict[str, BounceState]:
+        return self._write_unheld(entries, _GIVE_UP, until)
+
+    def history(self, message_id: str, *, until: datetime | None = None) -> list[LedgerEntry]:
         try:
-            pages = self._client.get_paginator("query").paginate(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk AND begins_with(sk, :recipient)",
-                ExpressionAttributeValues={
-                    ":pk": {"S": _pk(message_id)},
-                    ":recipient": {"S": "recipient#"},
-                },
-            )
-            entries = (_entry(item) for page in pages for item in page["Items"])
-            return [each for each in entries if each is not None]
-        except (ClientError, BotoCoreError) as error:
+            with deadline(until, self._clock):
+                pages = self._client.get_paginator("query").paginate(
+                    TableName=self._table,
+                    KeyConditionExpression="pk = :pk AND begins_with(sk, :recipient)",
+                    ExpressionAttributeValues={
+                        ":pk": {"S": _pk(message_id)},
+                        ":recipient": {"S": "recipient#"},
+                    },
+                )
+                return [_entry(item) for page in pages for item in page["Items"]]
+        except FAILURES as error:
             raise LedgerUnavailableError(str(error)) from error
+
+    def _write_unheld(
+        self, entries: Iterable[LedgerEntry], condition: str, until: datetime
+    ) -> dict[str, BounceState]:
+        standing = {}
+        for entry in entries:
+            key = _key(entry.message_id, entry.recipient)
+            written, before = self._write(key, _facts(entry), condition, until=until)
+            if not written and before is not None:
+                standing[entry.recipient] = before.state
+        return standing
 
     def _write(
         self,
-        entry: LedgerEntry,
+        key: Mapping[str, Any],
+        facts: Mapping[str, Any],
         condition: str,
         *,
-        owner: str | None = None,
-        until: datetime | None = None,
+        until: datetime,
+        owner: str = "",
     ) -> tuple[bool, LedgerEntry | None]:
-        """Write the entry: whether it was written, and what stood there before."""
+        """Write the facts under a condition: whether they were, and what stood there before."""
         now = self._clock()
-        values: dict[str, Any] = {
-            ":state": {"S": entry.state},
-            ":reason": {"S": entry.reason},
-            ":recipient": {"S": entry.recipient},
-            ":now": {"N": _epoch(now)},
-            ":expires": {"N": _epoch(now + self._retention)},
-            ":claimed": {"S": BounceState.CLAIMED},
+        facts = {
+            **facts,
+            "updated_at": {"N": _epoch(now)},
+            "expires_at": {"N": _epoch(now + self._retention)},
         }
-        sets = [
-            "#state = :state",
-            "reason = :reason",
-            "recipient = :recipient",
-            "updated_at = :now",
-            "expires_at = :expires",
-        ]
-        # A claim leaves it as it was, and so does who holds none and has nothing to add.
-        if entry.detail or (owner and entry.state is not BounceState.CLAIMED):
-            values[":detail"] = {"S": entry.detail}
-            sets.append("detail = :detail")
-        optional = {
-            "#owner": owner and {"S": owner},
-            "lease_until": until and {"N": _epoch(until)},
-            "received_at": entry.received_at and {"N": _epoch(entry.received_at)},
-            "#status": entry.status and {"S": entry.status},
-            "bounce_id": entry.bounce_id and {"S": entry.bounce_id},
-        }
-        for name, value in optional.items():
-            if value:
-                placeholder = f":{name.lstrip('#')}"
-                values[placeholder] = value
-                sets.append(f"{name} = {placeholder}")
-        asked = {
-            ":queued": BounceState.QUEUED,
-            ":dead": BounceState.DEAD_LETTERED,
-            ":rejected": BounceState.REJECTED,
-            ":unanswered": UNANSWERED,
-        }
-        values |= {name: {"S": state} for name, state in asked.items() if name in condition}
-        expression = f"SET {', '.join(sets)}"
-        names = {
-            k: v for k, v in {**_NAMES, "#status": "status"}.items() if k in expression + condition
-        }
-        key = {"pk": {"S": _pk(entry.message_id)}, "sk": {"S": _sk(entry.recipient)}}
+        update = ", ".join(f"#{name} = :new_{name}" for name in facts)
+        if "lost_answers" not in facts:  # it is there from the first write on
+            update += ", lost_answers = if_not_exists(lost_answers, :none)"
+        asked = {**_VALUES, ":now": {"N": _epoch(now)}, ":owner": {"S": owner}, ":none": {"N": "0"}}
+        expressions = f"{update} {condition}"
         try:
-            before = self._client.update_item(
-                TableName=self._table,
-                Key=key,
-                UpdateExpression=expression,
-                ConditionExpression=condition,
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
-                ReturnValues="ALL_OLD",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            ).get("Attributes", {})
+            with deadline(until, self._clock):
+                before = self._client.update_item(
+                    TableName=self._table,
+                    Key=key,
+                    UpdateExpression=f"SET {update}",
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames={f"#{name}": name for name in facts}
+                    | {place: name for place, name in _NAMES.items() if place in condition},
+                    ExpressionAttributeValues={
+                        f":new_{name}": value for name, value in facts.items()
+                    }
+                    | {place: value for place, value in asked.items() if place in expressions},
+                    ReturnValues="ALL_OLD",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                ).get("Attributes", {})
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise LedgerUnavailableError(str(error)) from error
             standing: Any = error.response.get("Item", {})
-            return False, _entry(standing)
-        except BotoCoreError as error:
+            return False, _entry(standing) if standing else None
+        except FAILURES as error:
             raise LedgerUnavailableError(str(error)) from error
-        return True, _entry(before)
+        gone = not before or float(before["expires_at"]["N"]) <= now.timestamp()
+        return True, None if gone else _entry(before)
+
+
+def _facts(entry: LedgerEntry) -> dict[str, Any]:
+    """What an entry says, as far as it says it; a later end leaves no words of an earlier one."""
+    facts: dict[str, Any] = {
+        "recipient": {"S": entry.recipient},
+        "state": {"S": entry.state},
+        "reason": {"S": entry.reason},
+        "error_code": {"S": entry.error_code},
+        "detail": {"S": entry.detail},
+    }
+    if entry.status:
+        facts["status"] = {"S": entry.status}
+    if entry.bounce_id:
+        facts["bounce_id"] = {"S": entry.bounce_id}
+    if entry.received_at is not None:
+        facts["received_at"] = {"N": _epoch(entry.received_at)}
+    return facts
+
+
+def _key(message_id: str, recipient: str) -> dict[str, Any]:
+    return {"pk": {"S": _pk(message_id)}, "sk": {"S": f"recipient#{normalise(recipient)}"}}
 
 
 def _pk(message_id: str) -> str:
     return f"message#{message_id}"
-
-
-def _sk(recipient: str) -> str:
-    return f"recipient#{normalise(recipient)}"
 
 
 def _epoch(moment: datetime) -> str:
@@ -200,10 +233,7 @@ def _moment(item: Mapping[str, Any], name: str) -> datetime | None:
     return datetime.fromtimestamp(float(item[name]["N"]), UTC) if name in item else None
 
 
-def _entry(item: Mapping[str, Any]) -> LedgerEntry | None:
-    if not item:
-        return None
-
+def _entry(item: Mapping[str, Any]) -> LedgerEntry:
     def text(name: str) -> str:
         return str(item.get(name, {}).get("S", ""))
 
@@ -217,5 +247,7 @@ def _entry(item: Mapping[str, Any]) -> LedgerEntry | None:
         updated_at=_moment(item, "updated_at"),
         lease_until=_moment(item, "lease_until"),
         bounce_id=text("bounce_id"),
+        lost_answers=int(item.get("lost_answers", {}).get("N", 0)),
+        error_code=text("error_code"),
         detail=text("detail"),
     )

@@ -3,59 +3,62 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from bouncer import timing
+from bouncer.aws.deadline import FAILURES, deadline, utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import QueueUnavailableError, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_MAX_DELAY = timedelta(minutes=15)
-_COUNT_HOLDS_SECONDS = 5.0
+_MAX_DELAY = timedelta(seconds=timing.LONGEST_DELAY)
+_COUNT_HOLDS = timedelta(seconds=timing.COUNT_HOLDS)
 
 
 class SqsBounceQueue:
-    """An BounceQueue."""
+    """A BounceQueue."""
 
     def __init__(
-        self, client: "SQSClient", queue_url: str, clock: Callable[[], float] = monotonic
+        self, client: "SQSClient", queue_url: str, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._client = client
         self._queue_url = queue_url
         self._clock = clock
         self._waiting = 0
-        self._counted_at = -_COUNT_HOLDS_SECONDS
+        self._counted_at: datetime | None = None
 
-    def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
+    def put(self, bounce: Bounce, *, until: datetime, delay: timedelta = timedelta(0)) -> None:
         try:
-            self._client.send_message(
-                QueueUrl=self._queue_url,
-                MessageBody=encode(bounce),
-                DelaySeconds=int(min(delay, _MAX_DELAY).total_seconds()),
-            )
-        except (ClientError, BotoCoreError) as error:
+            with deadline(until, self._clock):
+                self._client.send_message(
+                    QueueUrl=self._queue_url,
+                    MessageBody=encode(bounce),
+                    DelaySeconds=int(min(delay, _MAX_DELAY).total_seconds()),
+                )
+        except FAILURES as error:
             raise QueueUnavailableError(str(error)) from error
         self._waiting += 1
 
-    def waiting(self) -> int:
-        if self._clock() - self._counted_at < _COUNT_HOLDS_SECONDS:
+    def waiting(self, *, until: datetime) -> int:
+        # By the wall clock: the monotonic one stands still while Lambda freezes the process.
+        now = self._clock()
+        if self._counted_at is not None and abs(now - self._counted_at) < _COUNT_HOLDS:
             return self._waiting
         try:
-            attributes = self._client.get_queue_attributes(
-                QueueUrl=self._queue_url,
-                AttributeNames=[
-                    "ApproximateNumberOfMessages",
-                    "ApproximateNumberOfMessagesNotVisible",
-                ],
-            )["Attributes"]
-        except (ClientError, BotoCoreError):
+            with deadline(until, self._clock):
+                attributes = self._client.get_queue_attributes(
+                    QueueUrl=self._queue_url,
+                    AttributeNames=[
+                        "ApproximateNumberOfMessages",
+                        "ApproximateNumberOfMessagesNotVisible",
+                    ],
+                )["Attributes"]
+        except FAILURES:
             return self._waiting  # an estimate is all it is for; the worker checks the window again
         self._waiting = sum(int(count) for count in attributes.values())
-        self._counted_at = self._clock()
+        self._counted_at = now
         return self._waiting
 
 

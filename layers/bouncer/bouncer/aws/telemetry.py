@@ -11,7 +11,7 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
     AmazonCloudWatchEMFProvider,
 )
 
-from bouncer.delivery.delivery import Fate, Incident
+from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.inbound import Handled
 from bouncer.policy.decide import Outcome
@@ -150,14 +150,11 @@ class Telemetry:
             "bounce_type": fate.bounce_type or None,
             "status": fate.status,
             "bounce_id": fate.bounce_id or None,
-            "detail": self._detail(fate.detail),
+            "error_code": fate.error_code or None,
+            # SES's words name addresses.
+            "detail": (self._addresses is LogAddresses.FULL and fate.detail) or None,
             "repeated": fate.repeated,
         }
-
-    def _detail(self, detail: str) -> str | None:
-        # SES's messages name addresses; without them its error code has to do.
-        whole = self._addresses is LogAddresses.FULL
-        return (detail if whole else detail.partition(":")[0]) or None
 
     def _address(self, address: str) -> str | None:
         match self._addresses:

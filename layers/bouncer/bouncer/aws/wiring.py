@@ -14,7 +14,8 @@ from bouncer.aws.slots import DynamoSlots
 from bouncer.aws.stored_mail import StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.aws.usage import DynamoUsage
-from bouncer.delivery.delivery import Delivery, Incident
+from bouncer.delivery.delivery import Delivery
+from bouncer.delivery.fate import Incident
 from bouncer.inbound import Inbound, NoStore, Planner, Store
 from bouncer.limiter import Limiter
 from bouncer.plan import Identity

@@ -11,6 +11,9 @@ call lets a retry take over, and what was sent, suppressed or expired stays so.
       │                 └──► queued ──claim──► claimed ...   by the queue's worker
       │                        └──► dead-lettered ──claim──► claimed ...   after a redrive
       └──► suppressed                         a guard said no: nothing was spent
+
+Who holds a claim writes with `settle` and `note_lost_answers`; who holds none, with `record` and
+`give_up`, which leave alone whatever another delivery of the mail has begun.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +22,8 @@ from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+
+from bouncer.backend import BackendUnavailableError
 
 
 class BounceState(StrEnum):
@@ -32,17 +37,17 @@ class BounceState(StrEnum):
 
 
 SETTLED = frozenset({BounceState.SENT, BounceState.SUPPRESSED, BounceState.EXPIRED})
-"""Nobody can claim it any more."""
+"""Nobody can claim it any more. What was rejected can be claimed, unless for UNANSWERED."""
 
-ANSWER_LOST = "answer lost"
-"""The `detail` of what waits after a call whose answer never came."""
+CALLS_WITHOUT_ANSWER = 2
+"""After so many calls whose answer never came nobody calls again: each may have sent it."""
 
 UNANSWERED = "AnswerLost"
-"""How the `detail` begins of what was rejected after two such calls: that is final, too."""
+"""The `error_code` of what was rejected for that."""
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipient's line in the ledger, as a person reads it."""
+    """One recipient's line in the ledger."""
 
     message_id: str
     recipient: str
@@ -53,26 +58,40 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime | None = None
     lease_until: datetime | None = None
     bounce_id: str = ""
+    lost_answers: int = 0
+    """Calls for it whose answer never came."""
+    error_code: str = ""
+    """Why it was rejected: SES's code, or one of ours."""
     detail: str = ""
+    """The same in words, for people only."""
+
+    @property
+    def why(self) -> str:
+        """The error in one line, for people."""
+        return f"{self.error_code}: {self.detail}" if self.error_code else self.detail
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What came of claiming the recipients of one message."""
 
-    mine: frozenset[str]
+    mine: Mapping[str, int]
+    """Each with the number of calls for it whose answer never came."""
     settled: Mapping[str, BounceState]
     """Already at an end: nothing is left to do."""
-    doubtful: frozenset[str] = frozenset()
-    """Those of `mine` for which a call was made before whose answer never came."""
     in_flight: Mapping[str, datetime]
     """Held by someone else until then; he may have crashed, so someone has to look again."""
 
 
-class LedgerUnavailableError(Exception):
+class LedgerUnavailableError(BackendUnavailableError):
     """The ledger did not answer: nobody knows whether the bounce was sent before."""
 
 
 class Ledger(Protocol):
+    """Every method raises LedgerUnavailableError when not all was written or read.
+
+    `until` is when the caller's time ends: nothing is asked whose answer might come later.
+    """
+
     def claim(
         self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
     ) -> Claims:
@@ -80,7 +99,7 @@ class Ledger(Protocol):
 
         Args:
             reasons: recipient to the reason code of its decision.
-            until: when the lease ends; no call may start later.
+            until: also how long they are leased, with LEASE_GRACE; no call may start later.
 
         Raises:
             LedgerUnavailableError: some may be claimed; their leases run out.
@@ -88,22 +107,41 @@ class Ledger(Protocol):
         ...
 
     def settle(
-        self, entries: Iterable[LedgerEntry], *, owner: str | None = None
+        self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime
     ) -> Mapping[str, BounceState]:
-        """Write an end, or `queued`.
-
-        Args:
-            owner: who holds the claims; None for recipients that nobody claimed. What another
-                delivery of the mail has begun or put into the queue is left alone then.
+        """The holder writes an end, or `queued`, which ends his claim.
 
         Returns:
-            What stands instead, for each recipient that was left alone.
-
-        Raises:
-            LedgerUnavailableError: not all was written.
+            What stands instead, for each recipient that is not his any more.
         """
         ...
 
-    def history(self, message_id: str) -> list[LedgerEntry]:
+    def note_lost_answers(
+        self, message_id: str, lost_answers: Mapping[str, int], *, owner: str, until: datetime
+    ) -> None:
+        """The holder notes how many calls for each recipient were never answered.
+
+        He goes on holding the claims; should he crash, the next holder hears of it.
+        """
+        ...
+
+    def record(
+        self, entries: Iterable[LedgerEntry], *, until: datetime
+    ) -> Mapping[str, BounceState]:
+        """Write an end, or `queued`, for recipients that nobody claimed.
+
+        Returns:
+            What stands instead, for each recipient that was left alone: somebody holds it,
+            it waits in the queue, or it is at an end.
+        """
+        ...
+
+    def give_up(
+        self, entries: Iterable[LedgerEntry], *, until: datetime
+    ) -> Mapping[str, BounceState]:
+        """As `record`, but for what waits, too: the queue has put it with its dead letters."""
+        ...
+
+    def history(self, message_id: str, *, until: datetime | None = None) -> list[LedgerEntry]:
         """Every recipient of a message."""
         ...

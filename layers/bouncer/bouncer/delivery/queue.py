@@ -1,10 +1,11 @@
 """Bounces that wait: the queue's message, versioned and complete, and the port to it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
 
+from bouncer.backend import BackendUnavailableError
 from bouncer.delivery.bounce import Bounce
 
 
@@ -35,16 +36,21 @@ def decode(body: str) -> Bounce:
 class BounceQueue(Protocol):
     """The queue, as those see it who put bounces in."""
 
-    def put(self, bounce: Bounce, delay: timedelta = timedelta(0)) -> None:
-        """Raises:
-        QueueUnavailableError: it is not in the queue.
+    def put(self, bounce: Bounce, *, until: datetime, delay: timedelta = timedelta(0)) -> None:
+        """
+        Args:
+            until: when the caller's time ends.
+            delay: so long no worker sees it; the queue may allow less.
+
+        Raises:
+            QueueUnavailableError: it may not be in the queue.
         """
         ...
 
-    def waiting(self) -> int:
+    def waiting(self, *, until: datetime) -> int:
         """About how many bounces are ahead; 0 when nobody knows."""
         ...
 
 
-class QueueUnavailableError(Exception):
+class QueueUnavailableError(BackendUnavailableError):
     """The queue did not take the bounce."""
