@@ -277,7 +277,7 @@ def _print_hints(aws: Aws) -> None:
         f"""
 [bold]It is up.[/]  Ctrl-C stops it all.
 
-  SMTP      127.0.0.1:{aws.smtp_port}   for mail to example.com and shop.example.com
+  SMTP      127.0.0.1:{aws.smtp_port}   for mail to example.com, shop.example.com, new.example.com
   AWS       {aws.endpoint}   (access key and secret: test)
   DSNs      {aws.outbox.relative_to(stack.ROOT)}/
   bounces   {aws.endpoint}/_local/bounces

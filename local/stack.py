@@ -30,7 +30,7 @@ MAILBOXES = EVENTS / "mailboxes.csv"
 
 STACK = "ses-bouncer"
 RULE_SET = "local"
-DOMAINS = ("example.com", "shop.example.com")
+DOMAINS = ("example.com", "shop.example.com", "new.example.com")
 BOUNCE_SENDER = "mailer-daemon@example.com"
 
 type Say = Callable[[str], None]

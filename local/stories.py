@@ -52,8 +52,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         return (EVENTS / f"{self.name}.eml").read_bytes()
 
 
-def _accept(recipient: str) -> Expected:
-    return Expected(recipient=recipient, outcome="accept", reason="accept")
+def _accept(recipient: str, reason: str = "accept") -> Expected:
+    return Expected(recipient=recipient, outcome="accept", reason=reason)
 
 
 def _drop(recipient: str, reason: str) -> Expected:
@@ -114,6 +114,12 @@ STORIES: tuple[Story, ...] = (
         name="accepted-catch-all",
         mail_from=_PAT,
         expected=(_accept("whatever@shop.example.com"),),
+        disposition="CONTINUE",
+    ),
+    Story(
+        name="accepted-unknown-domain",
+        mail_from=_PAT,
+        expected=(_accept("whoever@new.example.com", "unknown-domain"),),
         disposition="CONTINUE",
     ),
     Story(

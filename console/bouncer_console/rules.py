@@ -6,6 +6,7 @@ import typer
 
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.receipt_rules import RuleChange, SyncError, changes, wanted
+from bouncer.settings import domain_names
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -82,12 +83,16 @@ def sync(
         deployment = Deployment.find(stack, region)
         rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
         rules = ReceiptRules(deployment.client("ses"), rule_set, base)
-        needed = wanted(deployment.mailbox_table().scan())
+        needed = wanted(
+            deployment.mailbox_table().scan(),
+            domain_names(deployment.parameters.get("MailboxDomains", "")),
+        )
         ours, others = rules.read()
         todo = changes(ours, base, needed.recipients, others, rules.stale_copies())
         hints = [
-            f"{domain} is named as a whole, for its catch-all or its tag separator: SES refuses "
-            "nobody there, and the bouncer answers for unknown addresses"
+            f"{domain} is named as a whole, for its catch-all, its tag separator, or because it "
+            f"has no entry @{domain}: SES refuses nobody there, and the bouncer answers for "
+            "unknown addresses"
             for domain in needed.whole_domains
         ] + [
             f"the rule {name}, which is not this stack's, takes mail for whole domains: SES "

@@ -10,7 +10,7 @@ from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.aws.telemetry import Telemetry
 from bouncer.receipt_rules import SyncError, changes, wanted
-from bouncer.settings import RulesSettings, attribute_names
+from bouncer.settings import RulesSettings, attribute_names, domain_names
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -30,7 +30,7 @@ def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
         names=attribute_names(settings.mailbox_attributes),
         on_bad_item=telemetry.bad_mailbox,
     )
-    needed = wanted(table.scan())
+    needed = wanted(table.scan(), domain_names(settings.mailbox_domains))
     telemetry.flush()
     try:
         ours, others = rules.read()

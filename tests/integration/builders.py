@@ -67,6 +67,11 @@ def put_mailbox(client: DynamoDBClient, address: str = ALICE, **fields: Any) -> 
     client.put_item(TableName=MAILBOXES, Item=item(address=address, **fields))
 
 
+def know_domain(client: DynamoDBClient, domain: str = "example.com") -> None:
+    """Let the directory speak for a domain: its other addresses are unknown then."""
+    put_mailbox(client, f"@{domain}", catch_all=False)
+
+
 def item(**fields: Any) -> Item:
     """Plain values as DynamoDB has them."""
     return {name: _attribute(value) for name, value in fields.items()}

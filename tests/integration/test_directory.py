@@ -27,7 +27,7 @@ def directory(dynamodb: DynamoDBClient) -> DynamoDirectory:
 
 
 def found(directory: DynamoDirectory, recipient: str) -> Mailbox | None:
-    return directory.look_up([recipient])[recipient]
+    return directory.look_up([recipient])[recipient].mailbox
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_bad_item_does_not_hide_the_good_ones(
 ) -> None:
     put_mailbox(dynamodb, "bad@example.com", status="sleeping")
     put_mailbox(dynamodb, status="disabled")
-    mailbox = directory.look_up(["bad@example.com", ALICE])[ALICE]
+    mailbox = directory.look_up(["bad@example.com", ALICE])[ALICE].mailbox
     assert mailbox is not None
     assert mailbox.status is Status.DISABLED
 
@@ -210,7 +210,7 @@ def test_aliases_cost_one_read_more_however_many_there_are(
         put_mailbox(dynamodb, f"{name}@example.com", alias_for=ALICE)
     seen = requests_of(dynamodb)
     boxes = directory.look_up(["one@example.com", "two@example.com"])
-    assert {box.address for box in boxes.values() if box} == {ALICE}
+    assert {said.mailbox.address for said in boxes.values() if said.mailbox} == {ALICE}
     assert seen == ["BatchGetItem"] * 2
 
 
@@ -220,7 +220,7 @@ def test_beyond_a_hundred_keys_everyone_is_found(
     recipients = [f"user{n}@example.com" for n in range(120)]
     for each in recipients:
         put_mailbox(dynamodb, each)
-    assert None not in directory.look_up(recipients).values()
+    assert all(said.mailbox for said in directory.look_up(recipients).values())
 
 
 class Unprocessed:
@@ -251,7 +251,7 @@ def test_keys_that_were_left_unprocessed_are_read_again(
     for each in recipients:
         put_mailbox(dynamodb, each)
     Unprocessed(dynamodb, at_a_time=2)
-    assert None not in directory.look_up(recipients).values()
+    assert all(said.mailbox for said in directory.look_up(recipients).values())
 
 
 def test_nobody_is_unknown_because_a_key_was_never_read(

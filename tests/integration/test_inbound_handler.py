@@ -27,6 +27,7 @@ from tests.integration.builders import (
     bodies,
     entry_of,
     fail,
+    know_domain,
     mailbox_of,
     put_mail,
     put_mailbox,
@@ -113,6 +114,7 @@ class Site:
 def site(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, printed: Printed
 ) -> Site:
+    know_domain(services.dynamodb)
     return Site(monkeypatch, services, ses_server, printed)
 
 

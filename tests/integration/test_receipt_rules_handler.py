@@ -17,6 +17,7 @@ from tests.integration.builders import (
     create_mailbox_table,
     fail,
     item,
+    know_domain,
     put_mailbox,
     requests_of,
 )
@@ -32,6 +33,7 @@ def ses(
     printed: Printed,
 ) -> SESClient:
     """With the deployed rule, which names nobody yet."""
+    know_domain(services.dynamodb)
     environment = {"MAILBOX_TABLE": MAILBOXES, "RECEIPT_RULE_SET": SET, "RECEIPT_RULE": BASE}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -95,6 +97,7 @@ def test_a_table_of_the_users_own_is_read_under_its_own_names(
         dynamodb.put_item(TableName="users", Item=item(**entry))
     monkeypatch.setenv("MAILBOX_TABLE", "users")
     monkeypatch.setenv("MAILBOX_ATTRIBUTES", "address=email,catch_all=everyone")
+    monkeypatch.setenv("MAILBOX_DOMAINS", "example.com")
     run()
     assert recipients(ses) == [ALICE, "shop.example.com"]
 

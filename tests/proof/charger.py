@@ -24,7 +24,7 @@ def main(endpoint: str, bounces: str, mailboxes: str, address: str, *message_ids
     )
     directory = DynamoDirectory(client, mailboxes, {})
     for message_id in message_ids:
-        mailbox = directory.look_up([address])[address]
+        mailbox = directory.look_up([address])[address].mailbox
         assert mailbox is not None
         now = datetime.now(UTC)
         for _ in range(2):  # delivered twice, as everything may be

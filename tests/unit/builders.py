@@ -89,9 +89,12 @@ def facts(recipient: str = NOBODY, mailbox: Mailbox | None = None, **fields: Any
 
 
 def facts_of(message: InboundMessage, boxes: Iterable[Mailbox] = (), **fields: Any) -> list[Facts]:
-    """What a directory of these mailboxes says of a mail's recipients."""
+    """What a directory of these mailboxes, which knows every domain, says of the recipients."""
     found = StaticDirectory(boxes).look_up(message.recipients)
-    return [facts(recipient, mailbox, **fields) for recipient, mailbox in found.items()]
+    return [
+        facts(recipient, said.mailbox, entry=said.entry, way=said.way, **fields)
+        for recipient, said in found.items()
+    ]
 
 
 def policy_text(rules: str = UNKNOWN_BOUNCES, top: str = "", end: str = "") -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bouncer.mailboxes import Mailbox, MailboxState, Status
+from bouncer.mailboxes import Mailbox, MailboxState, Status, Way
 from bouncer.message import InboundMessage
 from bouncer.policy.conditions import (
     VERDICTS,
@@ -207,6 +207,7 @@ DISABLED = box(status=Status.DISABLED)
 MOVED = box(moved_to="alice@example.net")
 FULL = box(quota_bytes=10, used_bytes=10)
 BUSY = box(quota_messages_per_day=1, messages_today=1, messages_day="2026-11-21")
+NOBODYS = {MailboxState.UNKNOWN, MailboxState.UNKNOWN_DOMAIN}
 EVERYTHING = box("@example.com", status=Status.DISABLED, moved_to="x@example.net", quota_bytes=0)
 
 
@@ -233,7 +234,7 @@ EVERYTHING = box("@example.com", status=Status.DISABLED, moved_to="x@example.net
         pytest.param(
             box("@example.com"), {MailboxState.KNOWN, MailboxState.CATCH_ALL}, id="catch-all"
         ),
-        pytest.param(EVERYTHING, set(MailboxState) - {MailboxState.UNKNOWN}, id="all at once"),
+        pytest.param(EVERYTHING, set(MailboxState) - NOBODYS, id="all at once"),
     ],
 )
 def test_a_mailbox_is_in_these_states_and_no_others(
@@ -241,6 +242,18 @@ def test_a_mailbox_is_in_these_states_and_no_others(
 ) -> None:
     known = facts(ALICE, mailbox, size=10)
     assert {each for each in MailboxState if holds({"mailbox": each.value}, known=known)} == states
+
+
+def test_where_the_directory_says_nothing_of_the_domain_nobody_is_unknown() -> None:
+    known = facts(NOBODY, None, domain_known=False)
+    assert {each for each in MailboxState if holds({"mailbox": each.value}, known=known)} == {
+        MailboxState.UNKNOWN_DOMAIN
+    }
+
+
+def test_a_catch_all_answers_as_such_through_its_alias() -> None:
+    known = facts(NOBODY, box(), way=Way.CATCH_ALL)
+    assert holds({"mailbox": "catch-all"}, known=known)
 
 
 def test_a_list_of_states_means_any_of_them() -> None:
@@ -424,7 +437,10 @@ def test_the_time_of_day_is_when_ses_received_the_mail_in_utc(
         ({"header": {"X-A": []}}, "header.X-A is an empty list"),
         ({"recipient": "nobody"}, "'nobody' is not an address pattern"),
         ({"sender": ["<>", "nobody"]}, "'nobody' is not an address pattern"),
-        ({"mailbox": "gone"}, "mailbox 'gone': write one of known, unknown, catch-all, disabled"),
+        (
+            {"mailbox": "gone"},
+            "mailbox 'gone': write one of known, unknown, unknown-domain, catch-all, disabled",
+        ),
         ({"larger_than": "25 lbs"}, "'25 lbs' is not a size"),
         ({"larger_than": -5}, "-5 is not a size: it has to be from 0 to 8 EiB"),
         ({"larger_than": ["mailbox", "x"]}, "'x' is not a size"),

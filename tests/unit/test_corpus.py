@@ -107,8 +107,13 @@ HAD_A_NULL_SENDER = sorted(name for name, each in EXPECTED.items() if each.other
 
 @cache
 def desk(policy: Path = SHIPPED_POLICY) -> Desk:
-    """No mailbox is known to it."""
-    return Desk(policy=policy, bounce_sender=IDENTITY.bounce_sender, region="us-east-1")
+    """The mails' recipient is unknown to it, in a domain that is known."""
+    return Desk(
+        policy=policy,
+        mailboxes=CORPUS / "mailboxes.csv",
+        bounce_sender=IDENTITY.bounce_sender,
+        region="us-east-1",
+    )
 
 
 @cache

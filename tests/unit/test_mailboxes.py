@@ -6,26 +6,31 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bouncer.mailboxes import (
     EntryError,
     Mailbox,
     StaticDirectory,
     Status,
+    Way,
+    answer,
     candidates,
     check_entry,
     follow_alias,
     from_fields,
     from_item,
     resolve,
+    usable,
     utc_day,
 )
-from tests.unit.builders import ALICE, NOW, box
+from tests.unit.builders import ALICE, NOBODY, NOW, box
 
 
 def found(recipient: str, *entries: Mailbox) -> str | None:
     """The address of the entry that answers for a recipient."""
-    mailbox = StaticDirectory(entries).look_up([recipient])[recipient]
+    mailbox = StaticDirectory(entries).look_up([recipient])[recipient].mailbox
     return mailbox.address if mailbox else None
 
 
@@ -43,7 +48,10 @@ def found(recipient: str, *entries: Mailbox) -> str | None:
             "alice-a+b@example.com",
             ("alice-a+b@example.com", "alice-a@example.com", "alice@example.com", "@example.com"),
         ),
-        ("alice+a+b@example.com", ("alice+a+b@example.com", "alice@example.com", "@example.com")),
+        (
+            "alice+a+b@example.com",
+            ("alice+a+b@example.com", "alice+a@example.com", "alice@example.com", "@example.com"),
+        ),
         ("+tag@example.com", ("+tag@example.com", "@example.com")),
     ],
 )
@@ -100,11 +108,95 @@ def test_a_recipient_is_found_by_itself_then_without_its_tag_then_by_catch_all(
     assert found(recipient, *entries) == answers
 
 
+@pytest.mark.parametrize(
+    ("recipient", "separator", "entries", "answers"),
+    [
+        ("mary-ann-news", "-", ["mary", "mary-ann"], "mary-ann"),
+        ("mary-ann-news", "-", ["mary"], "mary"),
+        ("mary-ann", "-", ["mary", "mary-ann"], "mary-ann"),
+        ("mary-ann-news-x", "-", ["mary", "mary-ann"], "mary-ann"),
+        ("a+b+c", "+", ["a", "a+b"], "a+b"),
+        ("mary-ann+news", "+", ["mary", "mary-ann"], "mary-ann"),
+        ("mary-ann+news", "-", ["mary", "mary-ann"], "mary"),
+        ("mary--ann", "-", ["mary", "mary-"], "mary-"),
+    ],
+)
+def test_of_several_untagged_addresses_the_nearest_answers(
+    recipient: str, separator: str, entries: list[str], answers: str
+) -> None:
+    boxes = [box(f"{each}@example.com") for each in entries]
+    defaults = box("@example.com", catch_all=False, separator=separator)
+    assert found(f"{recipient}@example.com", *boxes, defaults) == f"{answers}@example.com"
+
+
+@given(
+    parts=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=6),
+    has=st.sets(st.integers(1, 6), min_size=1),
+    separator=st.sampled_from("+-"),
+)
+def test_the_entry_that_answers_has_the_longest_prefix_there_is(
+    parts: list[str], has: set[int], separator: str
+) -> None:
+    entries = {n: box(f"{separator.join(parts[:n])}@example.com") for n in has if n <= len(parts)}
+    defaults = box("@example.com", catch_all=False, separator=separator)
+    answered = found(f"{separator.join(parts)}@example.com", *entries.values(), defaults)
+    assert answered == (entries[max(entries)].address if entries else None)
+
+
+def test_a_recipient_of_dashes_asks_for_no_more_keys_than_entries_can_have() -> None:
+    assert len(candidates(f"{'a-' * 5000}@example.com")) <= 66
+
+
+# --- What it speaks for ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipient", "entries", "known"),
+    [
+        pytest.param(NOBODY, [box()], True, id="a domain that occurs"),
+        pytest.param(NOBODY, [], False, id="nothing at all"),
+        pytest.param("x@example.org", [box()], False, id="another domain"),
+        pytest.param("x@sub.example.com", [box()], False, id="a subdomain"),
+        pytest.param("x@EXAMPLE.com.", [box("@example.com", catch_all=False)], True, id="spelling"),
+        pytest.param("postmaster", [box()], False, id="no domain"),
+    ],
+)
+def test_a_static_directory_speaks_for_the_domains_that_occur_in_it(
+    recipient: str, entries: list[Mailbox], known: bool
+) -> None:
+    said = StaticDirectory(entries).look_up([recipient])[recipient]
+    assert (said.mailbox, said.domain_known) == (None, known)
+
+
+def test_entries_without_that_of_their_domain_speak_for_none() -> None:
+    assert not answer(NOBODY, {ALICE: box()}).domain_known
+    assert answer(NOBODY, {ALICE: box()}, {"example.com"}).domain_known
+
+
+@pytest.mark.parametrize(
+    ("recipient", "entry", "way", "takes"),
+    [
+        (ALICE, ALICE, Way.ADDRESS, ALICE),
+        ("alice+x@example.com", ALICE, Way.TAG, ALICE),
+        ("sales@example.com", "sales@example.com", Way.ADDRESS, ALICE),
+        ("x@shop.example", "@shop.example", Way.CATCH_ALL, ALICE),
+        (NOBODY, "", None, None),
+    ],
+)
+def test_an_answer_says_which_entry_was_found_and_who_takes_the_mail(
+    recipient: str, entry: str, way: Way | None, takes: str | None
+) -> None:
+    boxes = [box(), SALES, box("@shop.example", alias_for=ALICE)]
+    said = StaticDirectory(boxes).look_up([recipient])[recipient]
+    assert (said.entry, said.way) == (entry, way)
+    assert (said.mailbox.address if said.mailbox else None) == takes
+
+
 def test_every_recipient_is_answered_under_the_spelling_it_was_asked_by() -> None:
     looked_up = StaticDirectory([box()]).look_up(["ALICE@example.com", "bob@example.com"])
     assert list(looked_up) == ["ALICE@example.com", "bob@example.com"]
-    assert looked_up["ALICE@example.com"] == box()
-    assert looked_up["bob@example.com"] is None
+    assert looked_up["ALICE@example.com"].mailbox == box()
+    assert looked_up["bob@example.com"].mailbox is None
 
 
 LIMITS: dict[str, Any] = {"quota_bytes": 10, "quota_messages_per_day": 20, "size_limit_bytes": 30}
@@ -187,7 +279,7 @@ def test_the_alias_of_an_unknown_address_is_unknown() -> None:
 def test_an_alias_takes_the_limits_of_its_targets_domain() -> None:
     entries = (SALES, box(), box("@example.com", catch_all=False, quota_bytes=10))
     looked_up = StaticDirectory(entries).look_up(["sales+x@example.com"])
-    assert looked_up["sales+x@example.com"] == box(quota_bytes=10)
+    assert looked_up["sales+x@example.com"].mailbox == box(quota_bytes=10)
 
 
 # --- States ----------------------------------------------------------------------------------
@@ -343,6 +435,9 @@ def test_an_item_that_is_wrong_names_the_field(item: dict[str, Any], place: str)
         ("2026-12-01", datetime(2026, 12, 1, tzinfo=UTC)),
         ("2026-12-01T08:30:00Z", datetime(2026, 12, 1, 8, 30, tzinfo=UTC)),
         ("2026-12-01T08:30:00+02:00", datetime(2026, 12, 1, 6, 30, tzinfo=UTC)),
+        ("2026-12-01T08:30", datetime(2026, 12, 1, 8, 30, tzinfo=UTC)),
+        ("2026-12-01 08:30", datetime(2026, 12, 1, 8, 30, tzinfo=UTC)),
+        ("2026-12-01T08:30-0500", datetime(2026, 12, 1, 13, 30, tzinfo=UTC)),
     ],
 )
 def test_a_status_ends_at_a_time_or_as_a_date_begins_in_utc(text: str, moment: datetime) -> None:
@@ -351,9 +446,33 @@ def test_a_status_ends_at_a_time_or_as_a_date_begins_in_utc(text: str, moment: d
     assert from_item(fields, {}).status_until == moment
 
 
-@pytest.mark.parametrize("field", LIMITS)
-def test_a_limit_may_be_zero(field: str) -> None:
-    assert getattr(from_fields({"address": ALICE, field: "0"}), field) == 0
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"quota_bytes": 0}, "quota_bytes 0 would refuse every mail"),
+        ({"size_limit_bytes": 0}, "size_limit_bytes 0 would refuse every mail"),
+        ({"quota_messages_per_day": 0}, "quota_messages_per_day 0 would refuse every mail"),
+        ({"alias_for": "bob"}, "alias_for 'bob': write user@domain"),
+        ({"alias_for": "*@example.org"}, "alias_for '*@example.org': write user@domain"),
+        ({"moved_to": ""}, "moved_to '': write user@domain"),
+        ({"moved_to": ALICE}, "is the address itself"),
+    ],
+    ids=str,
+)
+def test_what_nobody_can_mean_counts_as_empty_in_a_table_and_is_told(
+    fields: dict[str, Any], problem: str
+) -> None:
+    mailbox, told = usable(box(**fields))
+    assert mailbox == box()
+    assert problem in told[0]
+    assert "counts as empty" in told[0]
+    with pytest.raises(EntryError, match=re.escape(problem)):
+        check_entry(box(**fields))
+
+
+def test_what_can_be_meant_is_used_as_it_is() -> None:
+    mailbox = box(quota_bytes=1, alias_for="bob@example.net")
+    assert usable(mailbox) == (mailbox, [])
 
 
 # --- Entries that nobody can mean ------------------------------------------------------------
@@ -371,6 +490,7 @@ def test_a_limit_may_be_zero(field: str) -> None:
         box(moved_to="alice@bücher.example"),
         box("@example.com", alias_for=ALICE),
         box("alice+x@example.com", alias_for=ALICE),
+        box('"*"@example.com'),
     ],
     ids=str,
 )
@@ -389,6 +509,16 @@ def test_an_entry_that_leads_somewhere_is_good(mailbox: Mailbox) -> None:
         (box("@localhost"), "address '@localhost'"),
         (box("@exa mple.com"), "address '@exa mple.com'"),
         (box("al ice@example.com"), "address 'al ice@example.com'"),
+        (box("*@example.com"), "is a pattern, and the directory has none: write @example.com for"),
+        (box("%@example.com"), "write @example.com for every address"),
+        (box("sales-*@example.com"), "is a pattern"),
+        (box("a?c@example.com"), "is a pattern"),
+        (box("*"), "is a pattern, and the directory has none: write @domain"),
+        (box("@*.example.com"), "is a pattern"),
+        (box("example.com"), "write @example.com for the domain, or user@example.com"),
+        (box("jürgen@example.com"), "SES takes no mail for a local part that is not ASCII"),
+        (box(alias_for="*@example.net"), "alias_for '*@example.net': write user@domain"),
+        (box(quota_bytes=0), "quota_bytes 0 would refuse every mail: leave it empty"),
         (box("a@b@example.com"), "address 'a@b@example.com'"),
         (box(alias_for="bob"), "alias_for 'bob': write user@domain"),
         (box(alias_for=""), "alias_for '': write user@domain"),

@@ -59,6 +59,9 @@ def named(rules: Mapping[str, Sequence[str]]) -> set[str]:
     return {each for recipients in rules.values() for each in recipients}
 
 
+HERE = box("@example.com", catch_all=False)
+
+
 # --- What the directory needs ----------------------------------------------------------------
 
 
@@ -66,9 +69,14 @@ def named(rules: Mapping[str, Sequence[str]]) -> set[str]:
     ("entries", "recipients", "whole"),
     [
         pytest.param([], set(), (), id="nothing"),
-        pytest.param([box()], {ALICE}, (), id="an address"),
+        pytest.param([box(), HERE], {ALICE}, (), id="an address"),
+        pytest.param(
+            [box()], {"example.com"}, ("example.com",), id="a domain that the directory lacks"
+        ),
+        pytest.param([box("Alice@Example.com"), HERE], set(), (), id="a key that no mail finds"),
         pytest.param(
             [
+                HERE,
                 box("off@example.com", status=Status.DISABLED),
                 box("gone@example.com", moved_to="x@example.net"),
                 box("full@example.com", quota_bytes=0),
@@ -96,6 +104,8 @@ def named(rules: Mapping[str, Sequence[str]]) -> set[str]:
         pytest.param(
             [
                 box(),
+                HERE,
+                box("@sub.shop.example", catch_all=False),
                 box("@shop.example"),
                 box("x@shop.example"),
                 box("@b.example"),

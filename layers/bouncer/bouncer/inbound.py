@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from bouncer.address import domain_of
 from bouncer.budget import Budget
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
@@ -44,6 +45,8 @@ class Handled(msgspec.Struct, frozen=True, kw_only=True):
     disposition: Disposition
     near_full: tuple[Mailbox, ...] = ()
     """Mailboxes that this mail took past the mark."""
+    unknown_domains: tuple[str, ...] = ()
+    """The domain of each recipient of whose domain the directory says nothing."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +84,16 @@ class Planner:
         static = policy.mailboxes
         directory = self._directory if static is None else StaticDirectory(static)
         facts = tuple(
-            Facts(recipient=each, mailbox=box, now=now, size_asked=False)
-            for each, box in directory.look_up(mail.recipients).items()
+            Facts(
+                recipient=each,
+                mailbox=said.mailbox,
+                entry=said.entry,
+                way=said.way,
+                domain_known=said.domain_known,
+                now=now,
+                size_asked=False,
+            )
+            for each, said in directory.look_up(mail.recipients).items()
         )
         try:
             planned = self._planned(policy, mail, facts, now)
@@ -165,6 +176,9 @@ class Inbound:
             fates=tuple(fates),
             disposition=_disposition(plan, fates),
             near_full=tuple(near_full),
+            unknown_domains=tuple(
+                domain_of(each.recipient) for each in planned.facts if not each.domain_known
+            ),
         )
 
     def _charge(self, planned: Planned, usage: Usage) -> tuple[Planned, list[Mailbox]]:

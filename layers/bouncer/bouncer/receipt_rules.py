@@ -6,10 +6,11 @@ any other: no mail, no bounce. Pure: the difference is a value; aws/receipt_rule
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from bouncer.address import domain_of, normalise
 from bouncer.mailboxes import DEFAULT_SEPARATOR, Mailbox
 
 RECIPIENTS_A_RULE = 500
@@ -46,25 +47,26 @@ class RuleChange(msgspec.Struct, frozen=True, kw_only=True):
     """A copy whose actions, scan or TLS settings are no longer the stack's."""
 
 
-def wanted(mailboxes: Iterable[Mailbox]) -> Wanted:
+def wanted(mailboxes: Iterable[Mailbox], domains: Collection[str] = ()) -> Wanted:
     """What the directory's entries need of SES.
+
+    Args:
+        domains: domains that the directory speaks for without an `@domain` entry.
 
     A disabled or moved mailbox stays named: its sender is told more by the bouncer than by a
     bare "unknown". A domain with a catch-all, or with a tag separator that SES does not know,
-    can only be named as a whole.
+    can only be named as a whole; so can one that the directory does not speak for, where
+    addresses that it lacks may exist. Keys that no mail finds are left out.
     """
-    entries = list(mailboxes)
+    entries = [each for each in mailboxes if each.address == normalise(each.address)]
+    defaults = {each.address[1:]: each for each in entries if each.address.startswith("@")}
+    listed = [each.address for each in entries if not each.address.startswith("@")]
     whole = {
-        each.address[1:]
-        for each in entries
-        if each.address.startswith("@")
-        and (each.catch_all or each.separator not in (DEFAULT_SEPARATOR, ""))
-    }
-    single = {
-        each.address
-        for each in entries
-        if not each.address.startswith("@") and each.address.rpartition("@")[2] not in whole
-    }
+        domain
+        for domain, its in defaults.items()
+        if its.catch_all or its.separator not in (DEFAULT_SEPARATOR, "")
+    } | {domain_of(each) for each in listed} - {*defaults, *domains}
+    single = {each for each in listed if domain_of(each) not in whole}
     return Wanted(recipients=frozenset(single | whole), whole_domains=tuple(sorted(whole)))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 import msgspec
 
+from bouncer.address import normalise_domain
 from bouncer.delivery.calls import Terms
 from bouncer.limiter import Pace
 from bouncer.policy.file import Mode
@@ -96,6 +97,8 @@ class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
     mailbox_table: str
     mailbox_attributes: str = ""
     """`field=attribute` pairs, comma-separated, where the user's table has other names."""
+    mailbox_domains: str = ""
+    """Domains, comma-separated, that the user's table speaks for without `@domain` entries."""
     usage: UsageMode = UsageMode.EXTERNAL
     mail_bucket: str = ""
     mail_prefix: str = ""
@@ -108,6 +111,11 @@ def attribute_names(pairs: str) -> dict[str, str]:
     """`field=attribute` pairs, comma-separated, as the stack's MailboxAttributes has them."""
     split = (pair.partition("=") for pair in pairs.split(",") if pair.strip())
     return {field.strip(): name.strip() for field, _, name in split if name.strip()}
+
+
+def domain_names(names: str) -> frozenset[str]:
+    """Domains, comma-separated, as the stack's MailboxDomains has them."""
+    return frozenset(normalise_domain(each) for each in names.split(",") if each.strip())
 
 
 class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
@@ -128,6 +136,7 @@ class RulesSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
 
     mailbox_table: str
     mailbox_attributes: str = ""
+    mailbox_domains: str = ""
     receipt_rule_set: str
     receipt_rule: str
     log_addresses: LogAddresses = LogAddresses.FULL

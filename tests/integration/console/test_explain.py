@@ -136,7 +136,8 @@ def test_a_mail_that_names_nobody_needs_a_recipient(tmp_path: Path, command: str
     path = file(tmp_path, "mail.eml", "From: pat@sender.example\r\nSubject: Hello\r\n\r\nBody")
     complaint = error_of(command, path)
     assert "mail.eml names nobody in To or Cc: say who with --rcpt-to" in complaint
-    bouncer(command, path, "--rcpt-to", NOBODY)
+    mailboxes = file(tmp_path, "boxes.csv", "address\nalice@example.com\n")
+    bouncer(command, path, "--rcpt-to", NOBODY, "--mailboxes", mailboxes)
 
 
 @pytest.mark.parametrize("mail_from", ["<>", ""])

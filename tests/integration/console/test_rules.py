@@ -11,6 +11,7 @@ from mypy_boto3_ses import SESClient
 from bouncer.aws import receipt_rules
 from tests.integration.builders import (
     ALICE,
+    know_domain,
     put_mailbox,
 )
 from tests.integration.console.builders import (
@@ -23,9 +24,10 @@ from tests.integration.console.builders import (
 
 
 @pytest.fixture
-def rules(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> SESClient:
+def rules(stack: Stack, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch) -> SESClient:
     """Two rule sets; in one of them is the deployed rule."""
     monkeypatch.setattr(receipt_rules, "_PAUSE_SECONDS", 0.0)
+    know_domain(dynamodb)
     client: SESClient = boto3.client("ses")
     for name in ("inbound", "other"):
         client.create_receipt_rule_set(RuleSetName=name)

@@ -1,16 +1,18 @@
 """Mailboxes in DynamoDB: ours, or a table that the user keeps anyway."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bouncer.mailboxes import Mailbox, candidates, follow_alias, from_item, resolve
+from bouncer.address import normalise
+from bouncer.mailboxes import Answer, Mailbox, answer, candidates, from_item, resolve, usable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _KEYS_A_READ = 100  # BatchGetItem's limit
+_KEY_LIMIT = 2048  # bytes of a partition key; DynamoDB refuses the whole read for a longer one
 _ATTEMPTS = 4
 
 
@@ -27,33 +29,41 @@ class DynamoDirectory:
         table: str,
         names: Mapping[str, str],
         on_bad_item: Callable[[str, str], None] = lambda _address, _error: None,
+        domains: Collection[str] = (),
     ) -> None:
         """
         Args:
             names: field of `Mailbox` to the table's attribute, where it has another name.
-            on_bad_item: told of an item that cannot be read; its address counts as an
-                active mailbox without limits, for a typo must not bounce anyone's mail.
+            on_bad_item: told of an item that cannot be read, or not all of it, and why; its
+                address counts as an active mailbox without what is wrong, for a typo must not
+                bounce anyone's mail.
+            domains: domains that the table speaks for without an `@domain` entry.
         """
+        self._domains = frozenset(domains)
         self._client = client
         self._table = table
         self._names = names
         self._key = names.get("address", "address")
         self._on_bad_item = on_bad_item
 
-    def look_up(self, recipients: Iterable[str]) -> dict[str, Mailbox | None]:
+    def look_up(self, recipients: Iterable[str]) -> dict[str, Answer]:
         """Raises:
         botocore.exceptions.ClientError, BotoCoreError, DirectoryUnavailableError
         """
         wanted = list(recipients)
         entries = self._read(key for each in wanted for key in candidates(each))
-        found = {each: resolve(each, entries) for each in wanted}
-        aliases = [box.alias_for for box in found.values() if box and box.alias_for]
+        found = [resolve(each, entries) for each in wanted]
+        aliases = [box.alias_for for box in found if box and box.alias_for]
         if aliases:
             entries |= self._read(key for each in aliases for key in candidates(each))
-        return {each: follow_alias(box, entries) for each, box in found.items()}
+        return {each: answer(each, entries, self._domains) for each in wanted}
 
     def _read(self, addresses: Iterable[str]) -> dict[str, Mailbox]:
-        keys = [{self._key: {"S": each}} for each in dict.fromkeys(addresses)]
+        keys = [
+            {self._key: {"S": each}}
+            for each in dict.fromkeys(addresses)
+            if len(each.encode("utf-8", "replace")) <= _KEY_LIMIT
+        ]
         entries: dict[str, Mailbox] = {}
         for first in range(0, len(keys), _KEYS_A_READ):
             for item in self._read_chunk(keys[first : first + _KEYS_A_READ]):
@@ -78,11 +88,16 @@ def read_item(
     """An item in DynamoDB's own notation as a mailbox; see DynamoDirectory for the arguments."""
     fields = {name: plain(value) for name, value in item.items()}
     try:
-        return from_item(fields, names)
+        mailbox, problems = usable(from_item(fields, names))
     except msgspec.ValidationError as error:
         address = str(fields.get(names.get("address", "address"), ""))
-        on_bad_item(address, str(error))
+        on_bad_item(address, f"{error}; the mailbox counts as active, without limits")
         return Mailbox(address=address)
+    if mailbox.address != normalise(mailbox.address):
+        problems.append(f"no mail ever finds it: its key has to be {normalise(mailbox.address)!r}")
+    for problem in problems:
+        on_bad_item(mailbox.address, problem)
+    return mailbox
 
 
 def plain(value: Mapping[str, Any]) -> Any:

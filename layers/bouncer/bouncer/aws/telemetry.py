@@ -28,6 +28,7 @@ BY_STATE = {
     BounceState.DEAD_LETTERED: "BounceDeadLettered",
 }
 BY_OUTCOME = {Outcome.ACCEPT: "RecipientAccepted", Outcome.DROP: "RecipientDropped"}
+DOMAIN_UNKNOWN = "RecipientDomainUnknown"
 
 
 class Telemetry:
@@ -66,6 +67,9 @@ class Telemetry:
             elif decision.outcome in BY_OUTCOME:
                 self.count(BY_OUTCOME[decision.outcome], decision.reason)
         self._count_fates(handled.fates)
+        for domain in handled.unknown_domains:
+            self.count(DOMAIN_UNKNOWN)
+            self._logger.warning(DOMAIN_UNKNOWN, extra={"domain": domain})
         for mailbox in handled.near_full:
             self.count("MailboxNearFull")
             self._logger.info(

@@ -26,6 +26,7 @@ from bouncer.settings import (
     UsageMode,
     UsageSettings,
     attribute_names,
+    domain_names,
 )
 
 
@@ -83,6 +84,7 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
             settings.mailbox_table,
             attribute_names(settings.mailbox_attributes),
             on_bad_item=telemetry.bad_mailbox,
+            domains=domain_names(settings.mailbox_domains),
         ),
         store=store,
         identity=Identity(

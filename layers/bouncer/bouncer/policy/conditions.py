@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bouncer.address import normalise, normalise_domain, split
-from bouncer.mailboxes import Mailbox, MailboxState
+from bouncer.mailboxes import Mailbox, MailboxState, Way
 from bouncer.message import InboundMessage
 
 MAILBOX_LIMIT = "mailbox"
@@ -96,7 +96,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     recipient: str
     mailbox: Mailbox | None
+    """The one that takes the mail, an alias followed."""
     now: datetime
+    entry: str = ""
+    """The directory's entry that was found, before an alias of it was followed."""
+    way: Way | None = None
+    """How it was found."""
+    domain_known: bool = True
+    """Whether the directory speaks for the recipient's domain."""
     size: int | None = None
     """Bytes as stored; None when it could not be had."""
     size_asked: bool = True
@@ -110,14 +117,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def has_state(self, state: MailboxState) -> bool:
         box = self.mailbox
         if box is None:
-            return state is MailboxState.UNKNOWN
+            unknown = MailboxState.UNKNOWN if self.domain_known else MailboxState.UNKNOWN_DOMAIN
+            return state is unknown
         match state:
-            case MailboxState.UNKNOWN:
+            case MailboxState.UNKNOWN | MailboxState.UNKNOWN_DOMAIN:
                 return False
             case MailboxState.KNOWN:
                 return True
             case MailboxState.CATCH_ALL:
-                return box.address.startswith("@")
+                return self.way is Way.CATCH_ALL or box.address.startswith("@")
             case MailboxState.MOVED:
                 return box.moved_to is not None
             case MailboxState.DISABLED:

@@ -10,9 +10,9 @@ from bouncer.policy.conditions import MAILBOX_LIMIT, Conditions, listed, parse_s
 from bouncer.policy.decide import Policy
 from bouncer.policy.file import Action, RuleSection
 
-# Every state but unknown is also known.
+# Every state but the two unknown ones is also known.
 _EVERY_STATE = frozenset(MailboxState)
-_KNOWN_STATES = _EVERY_STATE - {MailboxState.UNKNOWN}
+_KNOWN_STATES = _EVERY_STATE - {MailboxState.UNKNOWN, MailboxState.UNKNOWN_DOMAIN}
 
 _GUARDED = {
     "virus": GuardName.VIRUS_FOUND,
