@@ -1,7 +1,6 @@
 """SendBounce as it is called: one request, on its turn, and what each failure means."""
 
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,8 @@ from botocore.httpsession import URLLib3Session
 from botocore.stub import Stubber
 from mypy_boto3_ses import SESClient
 
-from bouncer.aws import clients, send_bounce
+from bouncer.aws import clients
+from bouncer.aws.connections import Kept
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.delivery.bounce import Bounce, BouncedRecipient
 from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
@@ -217,14 +217,24 @@ def test_a_connection_that_was_only_warmed_is_warm(
     assert len(ses_server.arrivals) == 1
 
 
-def test_a_connection_that_was_idle_for_long_is_warmed_again(
-    sender: SesSendBounce, ses_server: SesServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wall", "running"),
+    [(6.0, 6.0), (3600.0, 0.2), (1.0, 0.2), (-3600.0, 0.2), (0.2, 6.0)],
+    ids=["idle", "frozen for long", "frozen briefly", "clock set back", "clock held back"],
+)
+def test_a_connection_that_may_have_died_meanwhile_is_opened_anew(
+    ses_server: SesServer, wall: float, running: float
 ) -> None:
+    """Lambda freezes the process between invocations, and its monotonic clock with it."""
+    clocks = [1000.0, 50.0]
+    kept = Kept(lambda: clocks[0], lambda: clocks[1])
+    sender = SesSendBounce(clients.ses(), kept)
     sender.warm()
-    later = time.monotonic() + 11
-    monkeypatch.setattr(send_bounce, "monotonic", lambda: later)
+    clocks[0] += wall
+    clocks[1] += running
     sender.warm()
     assert [each.action for each in ses_server.arrivals] == ["", ""]
+    assert len({each.connection for each in ses_server.arrivals}) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,17 @@ these numbers is compared with them by tests/unit/test_template.py.
 
 # --- One try at DynamoDB, S3, SQS or AppConfig -----------------------------------------------
 
-CONNECT = 1.0
+CONNECT = 0.75
 READ = 2.0
 ATTEMPT = CONNECT + READ
 """The longest that one try takes."""
 ATTEMPTS = 3
 """As many tries as the deadline lets the SDK make."""
+
+STALE = 5.0
+"""A connection that was idle for so long is not used again: AWS's ends close theirs later."""
+STOOD_STILL = 0.5
+"""Clocks that differ by so much: the process was frozen between two looks at them."""
 
 # --- One SendBounce call; the SDK never repeats it -------------------------------------------
 
@@ -61,8 +66,9 @@ LONGEST_DELAY = 900.0
 
 # --- What has to hold ------------------------------------------------------------------------
 
-assert ATTEMPT <= RESERVE, "one try at keeping the event fits into what is kept for it"
+assert ATTEMPT < RESERVE, "one try at keeping the event fits into what is kept for it"
 assert LEAD < SES_CONNECT
+assert LEAD < STALE, "a connection that was made ready is still so at the turn"
 assert SES_CALL < CALL, "the end of a call can be noted"
 assert RESERVE < CALL < INBOUND_TIMEOUT - RESERVE
 assert LONGEST_WAIT_BUDGET + CALL + RESERVE < INBOUND_TIMEOUT, "who waited longest can still call"

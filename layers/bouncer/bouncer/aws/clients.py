@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 
 from bouncer import timing
+from bouncer.aws.connections import renew
 from bouncer.aws.deadline import watch
 
 if TYPE_CHECKING:
@@ -59,5 +60,6 @@ def ses_rules() -> "SESClient":
 
 
 def _watched[T](client: T) -> T:
+    renew(client)
     watch(client)
     return client

@@ -1,7 +1,7 @@
 """SendBounce: one call, started on the turn, and what its failures mean."""
 
+import io
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from botocore.awsrequest import AWSRequest
@@ -18,6 +18,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from bouncer.aws.connections import Kept
 from bouncer.delivery.bounce import Bounce, BounceError
 from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
 
@@ -30,30 +31,43 @@ _THROTTLED = frozenset(
 # Nothing reached SES when one of these was raised.
 _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
 
-# An idle connection may be closed by the other end; after this long it is opened anew.
-_STALE_AFTER_SECONDS = 10.0
+
+class _Body(io.BytesIO):
+    """A request's body that knows whether all of it was handed to the connection."""
+
+    sent = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        # urllib3 asks for more only when what it got before was written without an error.
+        data = super().read(size)
+        self.sent = self.sent or not data
+        return data
 
 
 class SesSendBounce:
-    """A Sender. Sends bounces with a client whose own retries are off (see aws.clients.ses)."""
+    """A SendBounce, with a client whose own retries are off (see aws.clients.ses)."""
 
-    def __init__(self, client: "SESClient") -> None:
+    def __init__(self, client: "SESClient", kept: Kept | None = None) -> None:
         self._client = client
+        self._kept = kept or Kept()
         self._turn: Callable[[], None] | None = None
-        self._last_used = -_STALE_AFTER_SECONDS
+        self._body: _Body | None = None
         # botocore fires this when the request is built and signed and only has to be written
         # to the open connection: the last place to look at the clock.
         client.meta.events.register("before-send.ses.SendBounce", self._before_send)
 
-    def _before_send(self, **_: Any) -> None:
+    def _before_send(self, request: Any, **_: Any) -> None:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn()
+        body = request.body
+        request.body = self._body = _Body(body.encode() if isinstance(body, str) else body)
 
     def warm(self) -> None:
         """Open the connection, if it may not be open: TLS during the slot would make it late."""
-        if monotonic() - self._last_used < _STALE_AFTER_SECONDS:
+        if not self._kept.may_be_dead:
             return
+        self._client.close()
         # There is no public way to open a connection. The request has no signature and no
         # action, so it is no call of the API: SES answers it with an error, unread here.
         endpoint = self._client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001
@@ -64,14 +78,14 @@ class SesSendBounce:
             raise TryAgainError(str(error), answer_lost=False) from error
         except BotoCoreError:
             return  # the call itself will meet the same fault and say so
-        self._last_used = monotonic()
+        self._kept.use()
 
     def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
         try:
             request = bounce.request()
         except BounceError as error:
             raise RefusedError("InvalidBounce", str(error)) from error
-        self._turn = turn
+        self._turn, self._body = turn, None
         try:
             message_id = self._client.send_bounce(**request)["MessageId"]
         except ClientError as error:
@@ -81,13 +95,15 @@ class SesSendBounce:
         except ResponseParserError as error:
             raise TryAgainError(f"unreadable answer: {error}", answer_lost=True) from error
         except BotoCoreError as error:
-            lost = isinstance(error, HTTPClientError) and not isinstance(error, _NOT_SENT)
-            if not lost and not isinstance(error, _NOT_SENT):
+            if not isinstance(error, (HTTPClientError, *_NOT_SENT)):
                 raise RefusedError(type(error).__name__, str(error)) from error
+            # SES cannot act on a request of which it has not got the end.
+            sent = self._body is None or self._body.sent
+            lost = sent and not isinstance(error, _NOT_SENT)
             raise TryAgainError(str(error), answer_lost=lost) from error
         finally:
             self._turn = None
-        self._last_used = monotonic()
+        self._kept.use()
         return message_id
 
 
