@@ -21,9 +21,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from bouncer_console.mail import REGION
 from bouncer_console.mailbox_files import read_mailboxes
 from bouncer_console.output import screen
 from local import docker, stack
+from local.aws.gate import folder
 from local.stack import EVENTS, MAILBOXES, STATE, Aws, StackError
 from local.stories import MALFORMED, STORIES, Expected, Story
 
@@ -46,24 +48,30 @@ def deployed(
     *,
     port: int | None = None,
     smtp_port: int | None = None,
-    hosts: tuple[str, ...] = (),
+    credentials: Path | None = None,
     outbox: Path = STATE / "outbox",
 ) -> Iterator[tuple[Aws, dict[str, str]]]:
     """The application on AWS on this machine, filled and switched on; says what it does.
 
     Args:
         port, smtp_port: where it listens; None takes a free one.
-        hosts: more addresses for AWS, beside loopback.
+        credentials: where the run's key stands meanwhile; None takes a file of its own.
         outbox: where DSNs are written; what is in it goes.
     """
-    STATE.mkdir(exist_ok=True)
+    folder(STATE)
     shutil.rmtree(outbox, ignore_errors=True)
-    options = ["--events", str(EVENTS), *(part for host in hosts for part in ("--host", host))]
+    options = ["--events", str(EVENTS)]
     with contextlib.ExitStack() as stack_of:
 
         def start() -> Aws:
             return stack_of.enter_context(
-                stack.running(port=port, smtp_port=smtp_port, outbox=outbox, options=options)
+                stack.running(
+                    port=port,
+                    smtp_port=smtp_port,
+                    outbox=outbox,
+                    credentials=credentials,
+                    options=options,
+                )
             )
 
         aws = _step("AWS on this machine (ministack, SES, SMTP)", start)
@@ -278,14 +286,20 @@ def _print_hints(aws: Aws) -> None:
 [bold]It is up.[/]  Ctrl-C stops it all.
 
   SMTP      127.0.0.1:{aws.smtp_port}   for mail to example.com, shop.example.com, new.example.com
-  AWS       {aws.endpoint}   (access key and secret: test)
+  AWS       {aws.endpoint}
   DSNs      {aws.outbox.relative_to(stack.ROOT)}/
-  bounces   {aws.endpoint}/_local/bounces
+  bounces   {aws.endpoint}/_local/bounces   (user and password: the keys below)
   mails     {aws.endpoint}/_local/mails
 
 Mailboxes: {", ".join(each.address for each in read_mailboxes(MAILBOXES))}
 
-Try, in another terminal:
+The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}). Elsewhere:
+
+  export AWS_ENDPOINT_URL={aws.endpoint} AWS_DEFAULT_REGION={REGION}
+  export AWS_ACCESS_KEY_ID={aws.credentials.access_key_id}
+  export AWS_SECRET_ACCESS_KEY={aws.credentials.secret_access_key}
+
+Then try:
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to nobody@example.com
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to full@example.com
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to nobody@example.com \\
@@ -310,7 +324,7 @@ def main(
         with deployed(
             port=port if stay else None,
             smtp_port=smtp_port if stay else None,
-            hosts=docker.bridge() if stay else (),
+            credentials=docker.CREDENTIALS_FILE if stay else None,
         ) as (aws, outputs):
             if stay:
                 docker.write_files(aws)

@@ -7,8 +7,11 @@ long as it takes.
 import json
 import shutil
 import socket
+import socketserver
 import subprocess
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +20,15 @@ import msgspec
 import typer
 
 from local import stack
+from local.aws.gate import Credentials
 from local.stack import STATE, Aws, StackError
 
 ENV_FILE = STATE / "env.json"
 """The deployed functions' environment, for `sam local invoke --env-vars`."""
 UP_FILE = STATE / "up.json"
 """Where the AWS of `make local` is, as long as it is up."""
+CREDENTIALS_FILE = STATE / "credentials.json"
+"""Its key, for its owner only."""
 
 _NO_ENGINE = """\
 No Docker engine answers, and `sam local invoke` runs the function in Lambda's container.
@@ -94,7 +100,58 @@ def _kept_up() -> Aws | None:
     ports: dict[str, Any] = json.loads(UP_FILE.read_text())
     if not stack.listens(ports["port"]):
         return None
-    return Aws(port=ports["port"], smtp_port=ports["smtp_port"], outbox=STATE / "outbox")
+    try:
+        key = Credentials.read(CREDENTIALS_FILE)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return Aws(
+        port=ports["port"],
+        smtp_port=ports["smtp_port"],
+        outbox=STATE / "outbox",
+        credentials=key,
+    )
+
+
+class _ToLoopback(socketserver.BaseRequestHandler):
+    """One connection of a container, passed on to AWS on loopback."""
+
+    def handle(self) -> None:
+        port = self.request.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as aws:
+            aws.settimeout(None)
+            back = threading.Thread(target=_pump, args=(aws, self.request), daemon=True)
+            back.start()
+            _pump(self.request, aws)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+class _Door(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+
+@contextmanager
+def door(port: int, addresses: tuple[str, ...]) -> Iterator[None]:
+    """As long as this lasts, AWS is found at these addresses too, by whoever has the key.
+
+    Args:
+        port: AWS's, here and there.
+        addresses: the bridge's; nothing else is opened.
+    """
+    with ExitStack() as doors:
+        for address in addresses:
+            server = doors.enter_context(_Door((address, port), _ToLoopback))
+            threading.Thread(target=server.serve_forever, name="door", daemon=True).start()
+            doors.callback(server.shutdown)
+        yield
 
 
 def invoke(aws: Aws, event: Path) -> int:
@@ -112,15 +169,16 @@ def invoke(aws: Aws, event: Path) -> int:
         f"Architecture={stack.architecture()} AwsEndpointUrl={container_endpoint(aws)}",
     ]
     program = shutil.which("sam", path=aws.environment()["PATH"]) or "sam"
-    done = subprocess.run(
-        [program, *command[1:]], cwd=stack.ROOT, env=aws.environment(), check=False
-    )
+    with door(aws.port, bridge()):
+        done = subprocess.run(
+            [program, *command[1:]], cwd=stack.ROOT, env=aws.environment(), check=False
+        )
     return done.returncode
 
 
 def main(event: Annotated[Path, typer.Argument(help="An event file.", exists=True)]) -> None:
     """Run the inbound function on one event, in Lambda's container."""
-    from local.demo import deployed  # noqa: PLC0415  (it takes the bridge from here)
+    from local.demo import deployed  # noqa: PLC0415  (it takes its file's name from here)
 
     stack.end_on_signals()
     if _docker("info") is None:
@@ -130,7 +188,7 @@ def main(event: Annotated[Path, typer.Argument(help="An event file.", exists=Tru
         with ExitStack() as context:
             aws = _kept_up()
             if aws is None:
-                aws, _ = context.enter_context(deployed(hosts=bridge()))
+                aws, _ = context.enter_context(deployed(credentials=CREDENTIALS_FILE))
                 write_files(aws)
             raise typer.Exit(invoke(aws, event))
     except StackError as error:

@@ -20,6 +20,7 @@ import msgspec
 from botocore.config import Config
 
 from bouncer_console.mail import REGION
+from local.aws.gate import Credentials, folder
 from local.aws.server import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,8 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     smtp_port: int
     outbox: Path
+    credentials: Credentials
+    """This run's key."""
 
     @property
     def endpoint(self) -> str:
@@ -53,8 +56,8 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
 
     def client(self, service: str, config: Config | None = None) -> Any:
         return boto3.session.Session(
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=self.credentials.access_key_id,
+            aws_secret_access_key=self.credentials.secret_access_key,
             region_name=REGION,
         ).client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
@@ -68,9 +71,6 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
             "SAM_CLI_TELEMETRY": "0",
             "__SAM_CLI_APP_DIR": str(STATE / "sam"),
             # `sam build` needs a python3.13 on the PATH: the one that runs this.
@@ -79,8 +79,10 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
 
     def listing(self, name: str) -> list[dict[str, Any]]:
         """`bounces` or `mails`, as the server lists them."""
-        url = f"{self.endpoint}/_local/{name}"
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  (loopback)
+        asked = urllib.request.Request(  # noqa: S310  (loopback)
+            f"{self.endpoint}/_local/{name}", headers={"Authorization": self.credentials.basic}
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310  (loopback)
             listed: list[dict[str, Any]] = json.load(answer)
         return listed
 
@@ -91,45 +93,46 @@ def running(
     port: int | None = None,
     smtp_port: int | None = None,
     outbox: Path | None = None,
+    credentials: Path | None = None,
     options: Sequence[str] = (),
 ) -> Iterator[Aws]:
     """AWS on this machine for as long as the context lasts.
 
     Args:
         port, smtp_port: where it listens; None takes a free one.
+        credentials: where the run's key stands meanwhile; None takes a file of its own.
         options: more of `python -m local.aws`.
 
     Raises:
         StackError: it did not start; a port may be taken.
     """
-    aws = Aws(
-        port=port or free_port(),
-        smtp_port=smtp_port or free_port(),
-        outbox=outbox or STATE / "outbox",
-    )
-    for taken in (aws.port, aws.smtp_port):
+    port, smtp_port = port or free_port(), smtp_port or free_port()
+    outbox = folder(outbox or folder(STATE) / "outbox")
+    credentials = credentials or STATE / f"credentials-{port}.json"
+    for taken in (port, smtp_port):
         if listens(taken):
             raise StackError(f"port {taken} is taken: end what listens there, or take another one")
-    aws.outbox.mkdir(parents=True, exist_ok=True)
-    log = STATE / f"aws-{aws.port}.log"
+    log = folder(STATE) / f"aws-{port}.log"
     command = [
         sys.executable,
         "-m",
         "local.aws",
         "--until-eof",
         "--aws-port",
-        str(aws.port),
+        str(port),
         "--smtp-port",
-        str(aws.smtp_port),
+        str(smtp_port),
         "--outbox",
-        str(aws.outbox),
+        str(outbox),
+        "--credentials",
+        str(credentials),
         *options,
     ]
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=aws.environment(),
+            env=_inherited(),
             # It ends when this pipe closes, even if this process is killed.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -140,9 +143,24 @@ def running(
     try:
         if process.stdout is None or process.stdout.readline().strip() != "ready":
             raise StackError(f"AWS on this machine did not start:\n{log.read_text()[-2000:]}")
-        yield aws
+        yield Aws(
+            port=port,
+            smtp_port=smtp_port,
+            outbox=outbox,
+            credentials=Credentials.read(credentials),
+        )
     finally:
         _stop(process)
+        credentials.unlink(missing_ok=True)
+
+
+def _inherited() -> dict[str, str]:
+    """This process's environment, without anything that leads to another AWS."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def end_on_signals() -> None:

@@ -17,10 +17,10 @@ from local.aws.server import Options, serve
 def main(
     aws_port: Annotated[int, typer.Option(help="Where AWS listens.")] = 4566,
     smtp_port: Annotated[int, typer.Option(help="Where SMTP listens.")] = 2525,
-    host: Annotated[
-        list[str] | None, typer.Option(help="Addresses that AWS listens on, beside loopback.")
-    ] = None,
     outbox: Annotated[Path, typer.Option(help="Where DSNs are written.")] = Path(".local/outbox"),
+    credentials: Annotated[
+        Path, typer.Option(help="Where this run's key is written, for its owner only.")
+    ] = Path(".local/credentials.json"),
     relay: Annotated[
         str, typer.Option(help="HOST:PORT of an SMTP server that DSNs are sent to as well.")
     ] = "",
@@ -47,8 +47,8 @@ def main(
         Options(
             aws_port=aws_port,
             smtp_port=smtp_port,
-            hosts=("127.0.0.1", *(host or [])),
             outbox=outbox,
+            credentials=credentials,
             relay=(relay_host, int(relay_port)) if relay else None,
             send_bounce_interval=send_bounce_interval,
             verdicts=Verdicts(**given),

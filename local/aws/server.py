@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
 from local.aws.dns import DnsServer
+from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 
@@ -30,20 +31,15 @@ logger = logging.getLogger("local.aws")
 # Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
 _CONCURRENT_MAILS = 8
 
-type Scope = dict[str, Any]
-type Receive = Callable[[], Awaitable[Any]]
-type Send = Callable[[dict[str, Any]], Awaitable[None]]
-type App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the server is told on its command line."""
 
     aws_port: int = 4566
     smtp_port: int = 2525
-    hosts: tuple[str, ...] = ("127.0.0.1",)
-    """Where AWS listens; SMTP listens on the first only."""
     outbox: Path = Path(".local/outbox")
+    credentials: Path = Path(".local/credentials.json")
+    """Where this run's key is written, for its owner only."""
     relay: tuple[str, int] | None = None
     send_bounce_interval: float = 1.0
     verdicts: Verdicts = Verdicts()
@@ -59,14 +55,14 @@ def free_port() -> int:
         return port
 
 
-def environment(port: int) -> dict[str, str]:
+def environment(port: int, key: Credentials) -> dict[str, str]:
     """What ministack reads when it is imported, and what it hands to its functions."""
     return {
         "AUTH": "true",
         "GATEWAY_PORT": str(port),
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",  # ministack's root
+        "AWS_ACCESS_KEY_ID": key.access_key_id,  # ministack's root
+        "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
         "AWS_DEFAULT_REGION": REGION,
         "MINISTACK_REGION": REGION,
         "LAMBDA_EXECUTOR": "local",
@@ -123,7 +119,12 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     Args:
         ready: called when both servers listen.
     """
-    os.environ |= environment(options.aws_port)
+    os.umask(0o077)  # mails, DSNs and functions are their owner's alone
+    folder(options.outbox)
+    key = Credentials.new()
+    for inherited in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        os.environ.pop(inherited, None)
+    os.environ |= environment(options.aws_port, key)
     # ministack reads its environment when it is imported, so it comes late.
     from ministack.app import app as ministack  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
@@ -143,6 +144,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     )
     runner.own_bounce = send_bounce.of_rule
     ses.install(send_bounce)
+    unguessable_sessions(key.secret_access_key)
     for mail in _mails_of_events(options.events):
         mails.remember(mail)
     listings: dict[str, Callable[[], Iterable[Any]]] = {
@@ -150,14 +152,16 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         "/_local/mails": lambda: mails.traces,
     }
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def clocked(scope: Scope, receive: Receive, send: Send) -> None:
         ses.arrived.set(time.time())
-        listing = listings.get(scope.get("path", ""))
-        if scope["type"] == "http" and listing is not None:
-            await _answer(send, msgspec.json.encode(list(listing())))
-            return
-        await ministack(scope, receive, send)
+        await app(scope, receive, send)
 
+    app = Gate(
+        ministack,
+        {path: lambda of=of: msgspec.json.encode(list(of())) for path, of in listings.items()},  # type: ignore[misc]
+        key,
+    )
+    key.write(options.credentials)
     inbound = smtp.Inbound(accepts=runner.accepts, deliver=mails.deliver, defaults=options.verdicts)
     try:
         asyncio.run(_serve(app, options, inbound, ses.verified, ready))
@@ -174,7 +178,7 @@ async def _serve(
     ready: Callable[[], None],
 ) -> None:
     config = Config()
-    config.bind = [f"{host}:{options.aws_port}" for host in options.hosts]
+    config.bind = [f"127.0.0.1:{options.aws_port}"]
     config.loglevel = "WARNING"
     config.keep_alive_timeout = 75
     config.graceful_timeout = 1
@@ -203,12 +207,6 @@ def _announce(port: int, ready: Callable[[], None]) -> None:
                 ready()
                 return
         time.sleep(0.05)
-
-
-async def _answer(send: Send, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _mails_of_events(folder: Path | None) -> Iterable[ReceivedMail]:

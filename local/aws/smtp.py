@@ -14,16 +14,32 @@ logger = logging.getLogger("local.aws.smtp")
 SIZE_LIMIT = 40 * 2**20
 """SES's limit for a received mail, in bytes."""
 
+_HTTP = ("GET", "POST", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "CONNECT", "TRACE", "PRI")
 
-class _Lenient(SMTP):
-    """Takes lines of any length: a client that ends them with a bare LF has only one."""
+
+class _Server(SMTP):
+    """Takes lines of any length: a client that ends them with a bare LF has only one.
+
+    What speaks HTTP is shown the door at its first word, before its body is read as commands: a
+    web page may post to any port, and its text would be a mail.
+    """
 
     line_length_limit = SIZE_LIMIT
+    command_size_limit = SIZE_LIMIT  # a long URL too is seen for what it is
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._smtp_methods |= dict.fromkeys(_HTTP, self._no_smtp)
+
+    async def _no_smtp(self, _argument: str | None) -> None:
+        await self.push("421 4.7.0 This is SMTP")
+        if self.transport is not None:
+            self.transport.close()
 
 
 class _Controller(Controller):
     def factory(self) -> SMTP:
-        return _Lenient(self.handler, **self.SMTP_kwargs)
+        return _Server(self.handler, **self.SMTP_kwargs)
 
 
 class Inbound:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from local import stack
+from local.aws.gate import Credentials
 from local.stack import ROOT, Aws
 
 FUNCTIONS = ("inbound", "send", "usage", "rules")
@@ -18,7 +19,7 @@ _IN_THE_RUNTIME = ("boto3", "botocore", "dateutil", "s3transfer", "urllib3", "si
 
 
 def _build(arch: str, directory: Path) -> Path:
-    nowhere = Aws(port=1, smtp_port=1, outbox=directory)
+    nowhere = Aws(port=1, smtp_port=1, outbox=directory, credentials=Credentials.new())
     return stack.build(nowhere, directory, arch).parent
 
 

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(not _engine(), reason="no Docker engine runs her
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with deployed(hosts=docker.bridge(), outbox=tmp_path_factory.mktemp("outbox")) as (aws, _):
+    outbox = tmp_path_factory.mktemp("outbox")
+    with deployed(credentials=docker.CREDENTIALS_FILE, outbox=outbox) as (aws, _):
         docker.write_files(aws)
         yield aws
         docker.UP_FILE.unlink()

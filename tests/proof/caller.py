@@ -133,8 +133,6 @@ class Caller:
             service,  # type: ignore[call-overload]
             endpoint_url=endpoint or self._plan.endpoint,
             region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
             config=config,
         )
 

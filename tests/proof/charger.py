@@ -16,8 +16,6 @@ def main(endpoint: str, bounces: str, mailboxes: str, address: str, *message_ids
         "dynamodb",
         endpoint_url=endpoint,
         region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
     )
     usage = DynamoUsage(
         client, bounce_table=bounces, mailbox_table=mailboxes, remember=timedelta(days=14)
