@@ -63,12 +63,11 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
 
     def environment(self) -> dict[str, str]:
         """For a program that must reach this AWS and no other."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-        return inherited | {
+        return _inherited() | {
             "AWS_ENDPOINT_URL": self.endpoint,
             "BOUNCER_DNS_SERVER": f"127.0.0.1:{self.port}",  # UDP beside AWS's TCP
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ACCESS_KEY_ID": self.credentials.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.credentials.secret_access_key,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
             "SAM_CLI_TELEMETRY": "0",
