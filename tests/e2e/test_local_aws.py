@@ -7,6 +7,7 @@ import smtplib
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -38,14 +39,14 @@ def _ask(
     address: str = "127.0.0.1",
 ) -> tuple[int, bytes]:
     """One request as it stands, with nothing added but what HTTP asks for."""
-    connection = http.client.HTTPConnection(address, aws.port, timeout=10)
-    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-    for name, value in ({"Host": f"127.0.0.1:{aws.port}"} | (headers or {})).items():
-        connection.putheader(name, value)
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    with closing(http.client.HTTPConnection(address, aws.port, timeout=10)) as connection:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in ({"Host": f"127.0.0.1:{aws.port}"} | (headers or {})).items():
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def _signed(
