@@ -9,7 +9,7 @@ BENCH := .local/bench-packages
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test lint bench build check-policy lock clean
+.PHONY: help setup demo local invoke test lint bench build check-policy schema lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ build: $(READY) check-policy  ## sam build, of a policy that was checked
 
 check-policy: $(READY)
 	@$(BIN)/bouncer policy check
+
+schema: $(READY)  ## Write the policy's schema into the template, after a change of the file format
+	@$(BIN)/python -m local.schema
 
 lock: $(READY)  ## Pin the newest versions, with hashes
 	@cd layers/bouncer && ../../$(BIN)/uv pip compile --quiet --upgrade requirements.in -o requirements.txt $(PINS)

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,14 +52,30 @@ def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
 @app.command()
 def schema(
     validator: Annotated[
-        bool, typer.Option("--validator", help="As AppConfig's validator takes it, on one line.")
+        bool, typer.Option("--validator", help="As AppConfig's validator takes it.")
     ] = False,
 ) -> None:
     """Print the file format as a JSON Schema, for editors."""
     if validator:
-        typer.echo(json.dumps(validator_schema(), separators=(",", ":")))
+        typer.echo(laid_out(validator_schema()))
     else:
         print_json(json_schema())
+
+
+def laid_out(value: Any, width: int = 86, indent: int = 0, name: str | None = None) -> str:
+    """JSON in lines of that width: a value that fits stays on one line, others go a level deeper.
+
+    The template holds AppConfig's validator so; 86 is what its indentation leaves of a line.
+    """
+    start = "" if name is None else f"{json.dumps(name)}: "
+    flat = start + json.dumps(value)
+    if indent + len(flat) < width or not value or not isinstance(value, dict | list):
+        return flat
+    items = ((None, each) for each in value) if isinstance(value, list) else value.items()
+    deeper = indent + 2
+    inner = [" " * deeper + laid_out(each, width, deeper, key) for key, each in items]
+    opening, closing = "[]" if isinstance(value, list) else "{}"
+    return ",\n".join(inner).join((f"{start}{opening}\n", f"\n{' ' * indent}{closing}"))
 
 
 @app.command()

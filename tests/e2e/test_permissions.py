@@ -28,25 +28,56 @@ _NOT_ENFORCED_HERE = {
 """What Lambda does, not the function."""
 
 
+def _inline(site: Site, role: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A deployed role's own policies, by name."""
+    iam, name = site.client("iam"), site.physical_id(role)
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        answer = iam.get_role_policy(RoleName=name, PolicyName=policy)
+        yield policy, answer["PolicyDocument"]
+
+
+def _shared(site: Site, role: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The policies that it shares with other roles, by ARN."""
+    iam, name = site.client("iam"), site.physical_id(role)
+    for each in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        arn = each["PolicyArn"]
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        answer = iam.get_policy_version(PolicyArn=arn, VersionId=version)
+        yield arn, answer["PolicyVersion"]["Document"]
+
+
+def _has(document: dict[str, Any], sid: str) -> bool:
+    return any(statement["Sid"] == sid for statement in document["Statement"])
+
+
 @contextlib.contextmanager
 def without(site: Site, role: str, sid: str, action: str) -> Iterator[None]:
-    """The deployed role without one action of one statement."""
-    iam = site.client("iam")
-    name = site.physical_id(role)
-    (policy_name,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
-    document = iam.get_role_policy(RoleName=name, PolicyName=policy_name)["PolicyDocument"]
+    """The deployed role without one action of one statement.
+
+    A policy that it shares is taken off, and what is left of it put in its own for the time.
+    """
+    iam, name = site.client("iam"), site.physical_id(role)
+    own = [(policy, document) for policy, document in _inline(site, role) if _has(document, sid)]
+    shared = [(arn, document) for arn, document in _shared(site, role) if _has(document, sid)]
+    ((policy, document),) = own or [("of-shared", document) for _, document in shared]
     reduced = copy.deepcopy(document)
     for statement in reduced["Statement"]:
         if statement["Sid"] == sid:
             actions = _listed(statement["Action"])
             statement["Action"] = [each for each in actions if each != action] or ["sts:Nothing"]
-    iam.put_role_policy(RoleName=name, PolicyName=policy_name, PolicyDocument=json.dumps(reduced))
+    iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(reduced))
+    for arn, _ in shared:
+        iam.detach_role_policy(RoleName=name, PolicyArn=arn)
     try:
         yield
     finally:
-        iam.put_role_policy(
-            RoleName=name, PolicyName=policy_name, PolicyDocument=json.dumps(document)
-        )
+        for arn, _ in shared:
+            iam.attach_role_policy(RoleName=name, PolicyArn=arn)
+            iam.delete_role_policy(RoleName=name, PolicyName=policy)
+        if own:
+            iam.put_role_policy(
+                RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document)
+            )
 
 
 def _listed(value: Any) -> list[str]:
@@ -246,16 +277,13 @@ def test_with_all_of_them_the_same_things_work(site: Site) -> None:
 
 
 def test_every_action_is_tried_or_said_to_be_beyond_this_machine(site: Site) -> None:
-    iam = site.client("iam")
     tried = {(role, sid, action) for role, sid, action, _ in _CASES}
     for role in ("InboundRole", "SendRole", "UsageRole"):
-        name = site.physical_id(role)
-        (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
-        document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-        for statement in document["Statement"]:
-            for action in _listed(statement["Action"]):
-                known = (role, statement["Sid"]) in _NOT_ENFORCED_HERE
-                assert known or (role, statement["Sid"], action) in tried
+        for _, document in (*_inline(site, role), *_shared(site, role)):
+            for statement in document["Statement"]:
+                for action in _listed(statement["Action"]):
+                    known = (role, statement["Sid"]) in _NOT_ENFORCED_HERE
+                    assert known or (role, statement["Sid"], action) in tried
 
 
 def test_a_bounce_from_another_sender_is_refused(site: Site) -> None:

@@ -106,6 +106,7 @@ def test_rules_in_step_on_a_schedule_traces_and_alarms_with_a_topic(other: Site)
         AlarmTopicArn=topic,
         LogAddresses="hash",
         StoreMail="own-bucket",
+        MailBucketName="",
         Recipients="",
     )
     answer = site.client("lambda").invoke(FunctionName=site.physical_id("RulesFunction"))

@@ -84,10 +84,16 @@ def walk(value: Any) -> Iterator[Any]:
         yield from walk(each)
 
 
+SHARED: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
+
+
+def own_environment(function: str) -> dict[str, Any]:
+    own: dict[str, Any] = FUNCTIONS[function].get("Environment", {}).get("Variables", {})
+    return own
+
+
 def environment(function: str) -> dict[str, Any]:
-    shared: dict[str, Any] = template()["Globals"]["Function"]["Environment"]["Variables"]
-    own: dict[str, Any] = FUNCTIONS[function]["Environment"]["Variables"]
-    return shared | own
+    return SHARED | own_environment(function)
 
 
 def branches(value: Any) -> Iterator[Any]:
@@ -116,11 +122,19 @@ def test_every_function_has_its_settings() -> None:
     assert set(SETTINGS) == set(FUNCTIONS)
 
 
+def read_by(function: str) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(SETTINGS[function])} - FROM_LAMBDA
+
+
 @pytest.mark.parametrize("function", SETTINGS)
-def test_a_functions_environment_is_what_its_settings_read(function: str) -> None:
-    given = {name for name in environment(function) if not NOT_OURS.fullmatch(name)}
-    read = {field.encode_name for field in msgspec.structs.fields(SETTINGS[function])}
-    assert given == read - FROM_LAMBDA
+def test_a_functions_own_environment_is_what_its_settings_read(function: str) -> None:
+    shared = {name for name in SHARED if not NOT_OURS.fullmatch(name)}
+    assert set(own_environment(function)) == read_by(function) - shared
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if not NOT_OURS.fullmatch(name)])
+def test_what_every_function_is_told_is_read_by_several(name: str) -> None:
+    assert sum(name in read_by(function) for function in SETTINGS) > 1
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -360,6 +374,8 @@ RENAMED = {"MailboxAttributes": "address=email"}
         (OWN_TABLE | RENAMED | {"Usage": "managed"}, False),
         ({"StoreMail": "existing-bucket"}, False),
         ({"StoreMail": "existing-bucket", "MailBucketName": "bucket"}, True),
+        ({"StoreMail": "own-bucket", "MailBucketName": "bucket"}, False),
+        ({"StoreMail": "none", "MailBucketName": "bucket"}, False),
     ],
     ids=str,
 )
@@ -417,7 +433,8 @@ def _statements() -> Iterator[tuple[str, Properties]]:
     ]
     documents += [
         (name, properties["PolicyDocument"])
-        for name, properties in resources("AWS::S3::BucketPolicy").items()
+        for kind in ("AWS::IAM::ManagedPolicy", "AWS::S3::BucketPolicy")
+        for name, properties in resources(kind).items()
     ]
     for place, document in documents:
         for statement in document["Statement"]:
@@ -472,17 +489,40 @@ def test_any_resource_has_its_reason_beside_it(sid: str) -> None:
     assert all("# " in line and "no resources" in line for line in lines)
 
 
-@pytest.mark.parametrize("role", ["InboundRole", "SendRole"])
-def test_bounces_may_be_sent_as_the_bounce_sender_only(role: str) -> None:
+def test_bounces_may_be_sent_as_the_bounce_sender_only() -> None:
     senders = [
         statement["Condition"]
-        for place, statement in STATEMENTS
-        if place.startswith(role) and statement["Action"] == "ses:SendBounce"
+        for _, statement in STATEMENTS
+        if "ses:SendBounce" in (statement["Action"], *statement["Action"])
     ]
     assert senders == [
         {"StringEquals": {"ses:FromAddress": {"Ref": "BounceSender"}}},
         {"StringEquals": {"ses:FromAddress": {"Ref": "OtherBounceSenders"}}},
     ]
+
+
+def roles_with(policy: str) -> set[str]:
+    """The roles that a shared policy is attached to, if its condition holds."""
+    return {
+        role
+        for role, properties in resources("AWS::IAM::Role").items()
+        if {"Ref": policy}
+        in [arn for each in properties.get("ManagedPolicyArns", []) for arn in branches(each)]
+    }
+
+
+def test_only_the_functions_that_send_may_bounce() -> None:
+    assert roles_with("BouncePolicy") == {"InboundRole", "SendRole"}
+
+
+def test_every_function_writes_traces_where_they_are_asked_for() -> None:
+    assert roles_with("TracePolicy") == set(resources("AWS::IAM::Role"))
+    assert template()["Resources"]["TracePolicy"]["Condition"] == "TraceInvocations"
+
+
+def test_every_shared_policy_is_shared() -> None:
+    for policy in resources("AWS::IAM::ManagedPolicy"):
+        assert len(roles_with(policy)) > 1
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -637,7 +677,7 @@ def test_appconfigs_validator_is_the_codes_own_schema() -> None:
     profile = resources("AWS::AppConfig::ConfigurationProfile")["PolicyProfile"]
     (validator,) = profile["Validators"]
     assert validator["Type"] == "JSON_SCHEMA"
-    assert json.loads(validator["Content"]) == validator_schema()
+    assert json.loads(validator["Content"]) == validator_schema(), "`make schema` writes it"
 
 
 def test_appconfigs_validator_is_no_longer_than_it_may_be() -> None:

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from bouncer.policy.file import validator_schema
+from bouncer_console.policy import laid_out
 from tests.integration.console.builders import (
     LATIN_1,
     POLICY,
@@ -79,6 +80,15 @@ def test_the_schema_takes_the_shipped_policy_and_refuses_another_version() -> No
         jsonschema.validate({**policy, "version": 2}, schema)
 
 
-def test_the_validators_schema_is_one_line() -> None:
-    (line,) = bouncer("policy", "schema", "--validator").stdout.splitlines()
-    assert json.loads(line) == validator_schema()
+def test_the_validators_schema_is_json_in_lines_that_a_template_holds() -> None:
+    text = bouncer("policy", "schema", "--validator").stdout
+    assert json.loads(text) == validator_schema()
+    assert max(map(len, text.splitlines())) <= 86
+
+
+def test_a_json_value_that_fits_stays_on_its_line_and_others_go_deeper() -> None:
+    value = {"a": [1, {"b": None}], "c": {"d": [True, "x" * 40, []], "e": {}}}
+    text = laid_out(value, width=30)
+    assert json.loads(text) == value
+    assert '  "a": [1, {"b": null}],\n' in text
+    assert all(len(line) <= 30 or "x" * 40 in line for line in text.splitlines())
