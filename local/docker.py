@@ -21,6 +21,7 @@ import typer
 
 from local import stack
 from local.aws.gate import Credentials
+from local.deployment import deployed
 from local.stack import STATE, Aws, StackError
 
 ENV_FILE = STATE / "env.json"
@@ -178,8 +179,6 @@ def invoke(aws: Aws, event: Path) -> int:
 
 def main(event: Annotated[Path, typer.Argument(help="An event file.", exists=True)]) -> None:
     """Run the inbound function on one event, in Lambda's container."""
-    from local.demo import deployed  # noqa: PLC0415  (it takes its file's name from here)
-
     stack.end_on_signals()
     if _docker("info") is None:
         typer.echo(_NO_ENGINE.format(event=event), err=True)

@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.settings import attribute_names
+from bouncer_console.checkout import HERE
 from bouncer_console.output import note
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ StackOption = Annotated[
     str, typer.Option("--stack", envvar="BOUNCER_STACK", help="The deployed stack.")
 ]
 RegionOption = Annotated[
-    str | None, typer.Option("--region", help="The AWS Region; as the AWS CLI finds it if absent.")
+    str | None,
+    typer.Option(
+        "--region",
+        help="The AWS Region; else that of samconfig.toml here, or as the AWS CLI finds it.",
+    ),
 ]
-DEFAULT_STACK = "ses-bouncer"
+DEFAULT_STACK = HERE.stack or "ses-bouncer"
 
 # A person waits for these, so they may take their time.
 _PATIENT = Config(retries={"total_max_attempts": 8, "mode": "adaptive"})
@@ -80,7 +85,7 @@ def say_bad_item(address: str, error: str) -> None:
 
 
 def client(service: str, region: str | None) -> Any:
-    return boto3.session.Session(region_name=region).client(
+    return boto3.session.Session(region_name=region or HERE.region).client(
         service,  # type: ignore[call-overload]  # one of many names, chosen at run time
         config=_PATIENT,
     )

@@ -28,6 +28,7 @@ from bouncer.plan import Identity, Plan
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import trials
 from bouncer.policy.load import load_file
+from bouncer_console.checkout import DEFAULT_POLICY
 from bouncer_console.deployment import RegionOption, client
 from bouncer_console.dsn import build_dsn
 from bouncer_console.mail import lambda_event, receive
@@ -43,7 +44,6 @@ from bouncer_console.output import (
     say,
 )
 
-DEFAULT_POLICY = Path("functions/inbound/policy.toml")
 MAILBOXES_BESIDE = "mailboxes.csv"
 """A file of this name in an event's folder is its directory, unless another one is named."""
 

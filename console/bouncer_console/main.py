@@ -1,5 +1,8 @@
 """The console command `bouncer`."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from bouncer_console import explain, mailbox, mode, operate, policy, rules, send_bounce
@@ -12,6 +15,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ses-bouncer {version('ses-bouncer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version_asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which one this is."),
+    ] = False,
+) -> None:
+    """Look after ses-bouncer: ask it, fill it, check it, mend it."""
+
+
 app.command()(explain.explain)
 app.command()(explain.preview)
 app.command()(explain.replay)

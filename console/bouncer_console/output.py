@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -96,6 +96,8 @@ def plain_errors(*expected: type[Exception]) -> Iterator[None]:
     mendable: tuple[type[Exception], ...] = (*expected, ClientError, BotoCoreError, OSError)
     try:
         yield
+    except NoRegionError:
+        fail("no AWS Region is known here: name it with --region, or set AWS_REGION")
     except mendable as error:
         fail(str(error))
 

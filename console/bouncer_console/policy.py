@@ -11,6 +11,7 @@ from bouncer.policy.conditions import PolicyError
 from bouncer.policy.file import json_schema, validator_schema
 from bouncer.policy.load import load_file
 from bouncer.policy.review import review
+from bouncer_console.checkout import DEFAULT_POLICY
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -18,7 +19,6 @@ from bouncer_console.deployment import (
     RegionOption,
     StackOption,
 )
-from bouncer_console.explain import DEFAULT_POLICY
 from bouncer_console.output import Json, fail, note, plain_errors, print_json, report, say
 
 app = typer.Typer(help="The policy file.", no_args_is_help=True)

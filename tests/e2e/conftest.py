@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from botocore.config import Config
 
-from local.demo import deployed, kept_events, log_line, trace_of, until
+from local.demo import kept_events, log_line, trace_of, until
+from local.deployment import deployed
 from local.stack import Aws
 
 

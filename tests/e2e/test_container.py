@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from local import docker
-from local.demo import deployed
+from local.deployment import deployed
 from local.stack import EVENTS, ROOT, Aws
 from local.stories import MALFORMED, STORIES, Story, event_of
 

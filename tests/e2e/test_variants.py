@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from local import stack
-from local.demo import deployed, until
+from local.demo import until
+from local.deployment import deployed
 from tests.e2e.conftest import Site
 from tests.e2e.test_operation import bouncer, run
 

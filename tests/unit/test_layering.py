@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ STANDARD = sys.stdlib_module_names
 
 PURE = sorted(path for path in LAYER.rglob("*.py") if path.parent.name != "aws")
 ADAPTERS = sorted((LAYER / "aws").glob("*.py"))
+CONSOLE = sorted((ROOT / "console" / "bouncer_console").rglob("*.py"))
 HANDLERS = sorted(FUNCTIONS.glob("*/app.py"))
 
 
@@ -103,6 +105,26 @@ def test_the_limiter_knows_nothing_of_mail_and_the_policy_nothing_of_sending() -
         assert "bouncer.limiter" not in imported(path)
 
 
-@modules(sorted((ROOT / "console" / "bouncer_console").glob("*.py")), ROOT)
+@modules(CONSOLE, ROOT)
 def test_the_console_imports_nothing_of_the_test_stand(path: Path) -> None:
     assert not {"local", "tests", "bench", "functions"} & packages(path)
+
+
+def _modules_of(root: Path, *folders: str) -> dict[str, Path]:
+    """Every module below, by the name that it is imported by."""
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in folders
+        for path in (root / folder).rglob("*.py")
+    }
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    ours = (
+        _modules_of(LAYER.parent, "bouncer")
+        | _modules_of(ROOT / "console", "bouncer_console")
+        | _modules_of(ROOT, "local", "functions", "bench")
+    )
+    graph = {name: imported(path) & ours.keys() - {name} for name, path in ours.items()}
+    assert {"local.deployment", "local.docker"} <= graph["local.demo"]
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
