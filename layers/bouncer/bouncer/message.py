@@ -3,15 +3,23 @@
 https://docs.aws.amazon.com/ses/latest/dg/receiving-email-action-lambda-event.html
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from bouncer.address import normalise
+from bouncer.headers import Header, bounded, decoded
+
 
 class MalformedEventError(ValueError):
     """The event is not what SES documents. The text names the place."""
+
+
+class HeadersNeeded(Exception):  # noqa: N818  (no error: it asks for a fact that costs a request)
+    """The outcome depends on headers that the event lacks, and nobody has asked the stored mail."""
 
 
 class InvocationType(StrEnum):
@@ -21,41 +29,48 @@ class InvocationType(StrEnum):
     REQUEST_RESPONSE = "RequestResponse"
 
 
-class Header(msgspec.Struct, frozen=True):
-    name: str
-    value: str
+# What an event may lack may also be null or without its value: it counts as absent then.
+
+
+class _Header(msgspec.Struct, frozen=True):
+    name: str | None = None
+    value: str | None = None
 
 
 class _Verdict(msgspec.Struct, frozen=True):
-    status: str = ""
+    status: str | None = None
 
 
 class _CommonHeaders(msgspec.Struct, frozen=True, rename="camel"):
     return_path: str | None = None
+    subject: Any = None
+    message_id: Any = None
+    date: Any = None
 
 
 class _Mail(msgspec.Struct, frozen=True, rename="camel"):
     message_id: str
     timestamp: datetime
     source: str | None = None
-    headers: tuple[Header, ...] = ()
-    headers_truncated: bool = False
-    common_headers: _CommonHeaders = _CommonHeaders()
+    headers: list[_Header | None] | None = None
+    headers_truncated: Any = False
+    common_headers: _CommonHeaders | None = None
 
 
 class _Action(msgspec.Struct, frozen=True, rename="camel"):
-    invocation_type: str = InvocationType.EVENT
+    invocation_type: str | None = None
 
 
 class _Receipt(msgspec.Struct, frozen=True, rename="camel"):
     recipients: tuple[str, ...]
-    spam_verdict: _Verdict = _Verdict()
-    virus_verdict: _Verdict = _Verdict()
-    spf_verdict: _Verdict = _Verdict()
-    dkim_verdict: _Verdict = _Verdict()
-    dmarc_verdict: _Verdict = _Verdict()
-    dmarc_policy: str | None = None
-    action: _Action = _Action()
+    spam_verdict: _Verdict | None = None
+    virus_verdict: _Verdict | None = None
+    spf_verdict: _Verdict | None = None
+    dkim_verdict: _Verdict | None = None
+    dmarc_verdict: _Verdict | None = None
+    dmarc_policy: Any = None
+    """A string in every recorded event, an object in AWS's own sample code."""
+    action: _Action | None = None
 
 
 class _Ses(msgspec.Struct, frozen=True):
@@ -97,15 +112,46 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     return_path: str | None = None
     """`commonHeaders.returnPath`, as the event has it."""
     headers: tuple[Header, ...] = ()
+    """Those of the event."""
+    common: tuple[Header, ...] = ()
+    """Subject, Message-ID and Date of `commonHeaders`, which SES never cuts."""
     headers_truncated: bool = False
+    """Whether the event lacks headers, or even all of them."""
+    stored: tuple[Header, ...] | None = None
+    """All headers of the stored mail; None when they were not asked for or could not be had."""
+    stored_asked: bool = True
+    """False as long as nobody has asked for them, and somebody could."""
     verdicts: Verdicts = Verdicts()
     dmarc_policy: str = ""
     invocation_type: str = InvocationType.EVENT
 
+    @property
+    def headers_whole(self) -> bool:
+        """Whether a header that is not to be seen is not there; else nobody knows."""
+        return not self.headers_truncated or self.stored is not None
+
+    def all_headers(self) -> Iterator[Header]:
+        """Those of the event and of the stored mail: what stands in either is there."""
+        yield from self.headers
+        yield from self.common
+        yield from self.stored or ()
+
     def header(self, name: str) -> list[str]:
-        """Every value of a header, in order; names compare without case (RFC 5322 §1.2.2)."""
+        """Each different value of a header, in order; names compare without case (RFC 5322)."""
         wanted = name.lower()
-        return [each.value for each in self.headers if each.name.lower() == wanted]
+        return list(
+            dict.fromkeys(each.value for each in self.all_headers() if each.name.lower() == wanted)
+        )
+
+    def header_text(self, name: str) -> list[str]:
+        """The same, with encoded words (RFC 2047) as text."""
+        return list(dict.fromkeys(map(decoded, self.header(name))))
+
+    def count(self, name: str) -> int:
+        """How often a header occurs, by the copy that has it most often."""
+        wanted = name.lower()
+        copies = (self.headers, self.stored or ())
+        return max(sum(each.name.lower() == wanted for each in copy) for copy in copies)
 
     @property
     def reverse_path(self) -> str | None:
@@ -132,12 +178,17 @@ def parse_event(event: Any) -> list[InboundMessage]:
     """Read an SES event; all samples hold one record, but nothing promises it.
 
     Raises:
-        MalformedEventError: something that the bouncer needs is missing or of another type.
+        MalformedEventError: it is no JSON, or something that the bouncer needs is missing or of
+            another type.
     """
     try:
+        # Half of a surrogate pair passes JSON's \u escapes and nothing that comes later.
+        msgspec.json.encode(event)
         records = msgspec.convert(event, _Event).records
     except msgspec.ValidationError as error:
         raise MalformedEventError(f"not an SES receipt event: {error}") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise MalformedEventError(f"not an SES receipt event: it is no JSON: {error}") from error
     if not records:
         raise MalformedEventError("not an SES receipt event: `$.Records` is empty")
     return [_message(record.ses.mail, record.ses.receipt) for record in records]
@@ -146,27 +197,62 @@ def parse_event(event: Any) -> list[InboundMessage]:
 def _message(mail: _Mail, receipt: _Receipt) -> InboundMessage:
     if not mail.message_id:
         raise MalformedEventError("not an SES receipt event: `mail.messageId` is empty")
+    block = bounded(_headers(mail.headers or []))
+    common = mail.common_headers or _CommonHeaders()
+    action = receipt.action or _Action()
+    cut = mail.headers is None or _is_set(mail.headers_truncated) or not block.whole
     return InboundMessage(
         message_id=mail.message_id,
         received_at=_in_utc(mail.timestamp),
         source=mail.source or "",
-        return_path=mail.common_headers.return_path,
-        recipients=tuple(dict.fromkeys(receipt.recipients)),
-        headers=mail.headers,
-        headers_truncated=mail.headers_truncated,
+        return_path=common.return_path,
+        recipients=_each_once(receipt.recipients),
+        headers=block.headers,
+        common=_common(common),
+        headers_truncated=cut,
         verdicts=Verdicts(
-            spam=receipt.spam_verdict.status,
-            virus=receipt.virus_verdict.status,
-            spf=receipt.spf_verdict.status,
-            dkim=receipt.dkim_verdict.status,
-            dmarc=receipt.dmarc_verdict.status,
+            spam=_status(receipt.spam_verdict),
+            virus=_status(receipt.virus_verdict),
+            spf=_status(receipt.spf_verdict),
+            dkim=_status(receipt.dkim_verdict),
+            dmarc=_status(receipt.dmarc_verdict),
         ),
-        dmarc_policy=receipt.dmarc_policy or "",
-        invocation_type=receipt.action.invocation_type,
+        dmarc_policy=receipt.dmarc_policy if isinstance(receipt.dmarc_policy, str) else "",
+        invocation_type=action.invocation_type or InvocationType.EVENT,
     )
 
 
+def _each_once(recipients: tuple[str, ...]) -> tuple[str, ...]:
+    """Who is named twice, be it in another case, is decided on once."""
+    spellings: dict[str, str] = {}
+    for each in recipients:
+        spellings.setdefault(normalise(each), each)
+    return tuple(spellings.values())
+
+
+def _headers(given: list[_Header | None]) -> Iterator[Header]:
+    for each in given:
+        if each is not None and each.name is not None and each.value is not None:
+            yield Header(each.name, each.value)
+
+
+def _common(common: _CommonHeaders) -> tuple[Header, ...]:
+    fields = {"Subject": common.subject, "Message-ID": common.message_id, "Date": common.date}
+    told = (Header(name, value) for name, value in fields.items() if isinstance(value, str))
+    return bounded(told).headers
+
+
+def _status(verdict: _Verdict | None) -> str:
+    return (verdict.status if verdict is not None else None) or ""
+
+
+def _is_set(flag: Any) -> bool:
+    """Whatever does not clearly say no says yes: half of the headers must not pass for all."""
+    return flag not in (None, False, 0, "") and str(flag).strip().lower() != "false"
+
+
 def _in_utc(stamp: datetime) -> datetime:
-    if not 2000 <= stamp.year < 9000:  # at the ends of the calendar, adding a day overflows
+    # At the ends of the calendar, adding a day overflows; the consoles' samples are of 1970.
+    if not 1970 <= stamp.year < 9000:
         raise MalformedEventError(f"not an SES receipt event: `mail.timestamp` is {stamp}")
     return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)

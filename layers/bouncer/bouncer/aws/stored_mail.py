@@ -2,19 +2,18 @@
 
 import contextlib
 from collections.abc import Callable, Iterable
-from email.parser import BytesHeaderParser
-from email.policy import compat32
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bouncer.message import Header
+from bouncer.headers import BLOCK_LIMIT, Header, block_ends_at, read_block
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_HEADERS_AT_MOST = 1_000_000
-_CHUNK = 8192
+_CHUNK = 65_536
+# An end of the block that straddles two chunks; a longer run of CR before its LF is nobody's.
+_OVERLAP = 16
 
 
 class StoredMail:
@@ -47,29 +46,39 @@ class StoredMail:
             return None
 
     def headers(self, message_id: str) -> tuple[Header, ...] | None:
-        """Every header, read up to the blank line; None when they cannot be had."""
+        """Every header, read up to the blank line; None when they cannot be had.
+
+        One request, for no more than headers may have, however large the mail or a line of it is.
+        """
         try:
-            body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + message_id)[
-                "Body"
-            ]
-            with contextlib.closing(body):
-                head = _until_blank_line(body.iter_lines(chunk_size=_CHUNK))
+            answer = self._client.get_object(
+                Bucket=self._bucket,
+                Key=self._prefix + message_id,
+                Range=f"bytes=0-{BLOCK_LIMIT - 1}",
+            )
+            with contextlib.closing(answer["Body"]) as body:
+                head = _head(body.iter_chunks(_CHUNK))
         except (ClientError, BotoCoreError) as error:
             self._on_failure(str(error))
             return None
-        if head is None:
-            self._on_failure(f"the stored mail has over {_HEADERS_AT_MOST} bytes of headers")
+        block = read_block(head, to_the_end=len(head) < BLOCK_LIMIT)
+        if not block.whole:
+            self._on_failure(f"the stored mail has over {BLOCK_LIMIT} bytes of headers")
             return None
-        parsed = BytesHeaderParser(policy=compat32).parsebytes(head)
-        return tuple(Header(name, str(value)) for name, value in parsed.items())
+        if not block.headers:
+            self._on_failure("the stored mail begins with no header: is it encrypted?")
+            return None
+        return block.headers
 
 
-def _until_blank_line(lines: Iterable[bytes]) -> bytes | None:
+def _head(chunks: Iterable[bytes]) -> bytes:
+    """The beginning of a mail, at least up to the end of its headers if that is there."""
     head = bytearray()
-    for line in lines:
-        if not line:
-            return bytes(head)
-        head += line + b"\n"
-        if len(head) > _HEADERS_AT_MOST:
-            return None
-    return bytes(head)
+    for chunk in chunks:
+        before = max(len(head) - _OVERLAP, 0)
+        head += chunk
+        if block_ends_at(bytes(head[before:])) is not None:
+            break
+        if len(head) >= BLOCK_LIMIT:
+            break
+    return bytes(head[:BLOCK_LIMIT])
