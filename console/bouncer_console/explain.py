@@ -21,9 +21,10 @@ from bouncer.address import domain_of
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.delivery.bounce import BounceError
 from bouncer.guards import GUARDS
+from bouncer.headers import Header
 from bouncer.inbound import Planned, Planner
 from bouncer.mailboxes import Directory, StaticDirectory
-from bouncer.message import Header, InboundMessage, MalformedEventError, parse_event
+from bouncer.message import InboundMessage, MalformedEventError, parse_event
 from bouncer.plan import Identity, Plan
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import trials

@@ -6,8 +6,9 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+from bouncer.headers import Header
 from bouncer.mailboxes import Mailbox, StaticDirectory
-from bouncer.message import Header, InboundMessage, Verdicts
+from bouncer.message import InboundMessage, Verdicts
 from bouncer.plan import Identity, Plan, make_plan
 from bouncer.policy.conditions import Facts
 from bouncer.policy.decide import Decision, Policy, decide

@@ -153,7 +153,6 @@ def test_an_ascii_mailbox_within_the_lengths_is_deliverable(address: str) -> Non
         pytest.param("pat@sender.example\n", id="line break at the end"),
         pytest.param("pat@sender.example\r\nBcc: x@y.example", id="header injection"),
         pytest.param('"pat\n"@sender.example', id="line break in quotes"),
-        pytest.param("l" * 65 + "@sender.example", id="local part of 65"),
         pytest.param("pat@" + "d" * 64 + ".example", id="label of 64"),
         pytest.param("pat@" + ".".join(["d" * 60] * 4) + ".example", id="255 characters"),
     ],

@@ -54,7 +54,7 @@ EXPECTED = {
     "dsn-gmail": Stopped(NULL, GuardName.AUTO_SUBMITTED),
     "dsn-notes": Stopped(NULL, GuardName.REPORT),
     "dsn-of-a-hosted-appliance": Stopped(NULL, GuardName.AUTO_SUBMITTED),
-    "dsn-of-mailer-daemon-with-address": Stopped(GuardName.ROLE_SENDER),
+    "dsn-of-mailer-daemon-with-address": Stopped(GuardName.REPORT),
     "dsn-postfix": Stopped(NULL, GuardName.AUTO_SUBMITTED),
     "dsn-postfix-delayed": Stopped(NULL, GuardName.AUTO_SUBMITTED),
     "dsn-postfix-success": Stopped(NULL, GuardName.AUTO_SUBMITTED),
@@ -80,13 +80,13 @@ EXPECTED = {
     "list-verp-bounces": Stopped(GuardName.ROLE_SENDER),
     "mail-loop": Stopped(GuardName.MAIL_LOOP),
     "monitoring-alert": Stopped(GuardName.AUTO_SUBMITTED),
-    "newsletter-list-unsubscribe": Stopped(GuardName.LIST_MAIL),
+    "newsletter-list-help": Stopped(GuardName.LIST_MAIL),
     "newsletter-precedence-bulk": Stopped(GuardName.LIST_MAIL),
     "no-reply-order-confirmation": Stopped(GuardName.ROLE_SENDER),
     "noreply-account-notice": Stopped(GuardName.ROLE_SENDER),
     "out-of-office-suppressing-ndr": Stopped(GuardName.RESPONSE_SUPPRESSED),
     "own-bounce-come-back": Stopped(GuardName.MAIL_LOOP),
-    "postmaster-notice": Stopped(GuardName.ROLE_SENDER),
+    "postmaster-notice": Stopped(GuardName.REPORT),
     "precedence-junk": Stopped(GuardName.LIST_MAIL),
     "precedence-list-in-capitals": Stopped(GuardName.LIST_MAIL),
     "read-receipt-null-sender": Stopped(NULL, GuardName.REPORT),
@@ -156,6 +156,7 @@ def test_a_bounce_or_receipt_is_known_by_its_headers_even_if_its_null_sender_was
 # What these stop here is stopped by something else, too; test_guards.py has them alone.
 SHADOWED_BY_OTHERS = {
     GuardName.OWN_ADDRESS: "an address of ours is in a domain of ours",
+    GuardName.OWN_DOMAIN: "who is not proven is stopped as unproven",
     GuardName.SPAM_FOUND: "the shipped policy drops spam",
     GuardName.HEADERS_TRUNCATED: "no mail here has 50 KB of headers; see below",
 }

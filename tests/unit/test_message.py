@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from bouncer.headers import Header
 from bouncer.message import (
-    Header,
     InboundMessage,
     InvocationType,
     MalformedEventError,
@@ -84,6 +84,7 @@ def test_what_may_be_absent_is_absent_and_never_proof_of_anything() -> None:
         received_at=datetime(2026, 11, 21, 11, 59, tzinfo=UTC),
         source=SENDER,
         recipients=(NOBODY,),
+        headers_truncated=True,
         verdicts=Verdicts(spam="", virus="", spf="", dkim="", dmarc=""),
         invocation_type="Event",
     )
@@ -154,9 +155,9 @@ def test_the_time_is_read_as_utc(stamp: str) -> None:
             id="an epoch number",
         ),
         pytest.param(
-            event(mail={"timestamp": "1999-12-31T23:59:59Z"}),
-            "`mail.timestamp` is 1999-12-31",
-            id="before SES",
+            event(mail={"timestamp": "1969-12-31T23:59:59Z"}),
+            "`mail.timestamp` is 1969-12-31",
+            id="before all samples",
         ),
         pytest.param(
             event(mail={"timestamp": "0001-01-01T00:00:00+14:00"}),
@@ -179,19 +180,9 @@ def test_the_time_is_read_as_utc(stamp: str) -> None:
             id="return path",
         ),
         pytest.param(
-            event(mail={"headers": [{"name": "Subject"}]}),
-            "`value` - at `$.Records[0].ses.mail.headers[0]`",
-            id="header without value",
-        ),
-        pytest.param(
             event(mail={"headers": [{"name": "A", "value": "b"}, {"name": 1, "value": "b"}]}),
             "at `$.Records[0].ses.mail.headers[1].name`",
             id="header name",
-        ),
-        pytest.param(
-            event(mail={"headersTruncated": "true"}),
-            "at `$.Records[0].ses.mail.headersTruncated`",
-            id="truncated as text",
         ),
         pytest.param(
             event(receipt={"recipients": NOBODY}),

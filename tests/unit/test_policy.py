@@ -709,10 +709,14 @@ def test_the_trials_name_the_condition_that_failed_in_each_rule_up_to_the_one_th
         + rule('action = "drop"', "never-asked")
     )
     assert trials(rules, mail(), facts()) == [
-        Trial("spam", "when.spam"),
-        Trial("known", "when.mailbox"),
-        Trial("stranger", "unless.sender"),
-        Trial("elsewhere", "unless.recipient"),
+        Trial("spam", "when.spam", "spam is PASS; asks for FAIL"),
+        Trial("known", "when.mailbox", "mailbox is unknown; asks for known"),
+        Trial("stranger", "unless.sender", "sender is pat@sender.example; not for @sender.example"),
+        Trial(
+            "elsewhere",
+            "unless.recipient",
+            "recipient is nobody@example.com; not for @example.com",
+        ),
         Trial("decides", None),
     ]
 

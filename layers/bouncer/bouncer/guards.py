@@ -254,9 +254,7 @@ GUARDS: tuple[Guard, ...] = (
 )
 
 
-def objection(
-    at: Circumstances, off: Collection[GuardName]
-) -> GuardName | OtherReason | None:
+def objection(at: Circumstances, off: Collection[GuardName]) -> GuardName | OtherReason | None:
     """The first guard that says no, or None if the sender may be answered.
 
     A guard that raises is an objection of its own: what a sender writes must not be a way past.

@@ -44,9 +44,13 @@ _LINE_END = re.compile(rb"(\r+\n?|\n)")
 _FIELD = re.compile(rb"([^\x00-\x20\x7f:]{1,200})[ \t]*:")
 
 
-def block_ends_at(data: bytes) -> int | None:
-    """Where the header block ends, or None where `data` does not hold its end."""
-    found = _END.search(data)
+def block_ends_at(data: bytes | bytearray, start: int = 0) -> int | None:
+    """Where the header block ends, or None where `data` does not hold its end.
+
+    Args:
+        start: up to here it was looked for already.
+    """
+    found = _END.search(data, start)
     return None if found is None else found.start()
 
 
@@ -214,7 +218,9 @@ def keyword(value: str) -> str:
 
 def keywords(value: str) -> set[str]:
     """A list's items, however they are separated: by commas, semicolons or blanks."""
-    return {each.strip('"').lower() for each in re.split(r"[,;\s]+", without_comments(value)) if each}
+    return {
+        each.strip('"').lower() for each in re.split(r"[,;\s]+", without_comments(value)) if each
+    }
 
 
 # --- Addresses -------------------------------------------------------------------------------
@@ -245,7 +251,9 @@ def named_addresses(value: str) -> list[NamedAddress]:
     return certain or entries
 
 
-def _entries(value: str) -> Iterator[tuple[str, str | None]]:
+def _entries(  # noqa: C901, PLR0912  (one pass over a grammar's states; apart they say less)
+    value: str,
+) -> Iterator[tuple[str, str | None]]:
     """Each entry's text outside of angle brackets, and what is inside of them."""
     text: list[str] = []
     inner: list[str] | None = None

@@ -11,8 +11,9 @@ from bouncer.budget import Budget
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState
+from bouncer.headers import Header
 from bouncer.mailboxes import Directory, Mailbox, StaticDirectory
-from bouncer.message import Header, InboundMessage
+from bouncer.message import HeadersNeeded, InboundMessage
 from bouncer.plan import Disposition, Identity, Plan, make_plan
 from bouncer.policy.conditions import Facts, SizeNeeded
 from bouncer.policy.decide import Policy
@@ -95,18 +96,8 @@ class Planner:
             )
             for each, said in directory.look_up(mail.recipients).items()
         )
-        try:
-            planned = self._planned(policy, mail, facts, now)
-        except SizeNeeded:
-            size = self._store.size(mail.message_id)
-            facts = tuple(msgspec.structs.replace(f, size=size, size_asked=True) for f in facts)
-            planned = self._planned(policy, mail, facts, now)
-        if mail.headers_truncated and planned.plan.bounce is not None:
-            headers = self._store.headers(mail.message_id)
-            if headers is not None:
-                whole = msgspec.structs.replace(mail, headers=headers, headers_truncated=False)
-                planned = self._planned(policy, whole, facts, now)
-        return planned
+        mail = msgspec.structs.replace(mail, stored_asked=mail.headers_whole)
+        return self._planned(policy, mail, facts, now)
 
     def replan(self, planned: Planned, facts: tuple[Facts, ...]) -> Planned:
         """The same mail by the same policy, with facts that have changed since."""
@@ -122,8 +113,18 @@ class Planner:
     def _planned(
         self, policy: Policy, mail: InboundMessage, facts: tuple[Facts, ...], now: datetime
     ) -> Planned:
-        plan = make_plan(policy, mail, facts, self._identity, now)
-        return Planned(plan=plan, policy=policy, facts=facts)
+        # Each of the two is asked for once at most, and only where the outcome depends on it.
+        while True:
+            try:
+                plan = make_plan(policy, mail, facts, self._identity, now)
+            except SizeNeeded:
+                size = self._store.size(mail.message_id)
+                facts = tuple(msgspec.structs.replace(f, size=size, size_asked=True) for f in facts)
+            except HeadersNeeded:
+                stored = self._store.headers(mail.message_id)
+                mail = msgspec.structs.replace(mail, stored=stored, stored_asked=True)
+            else:
+                return Planned(plan=plan, policy=policy, facts=facts)
 
 
 class Inbound:
@@ -169,6 +170,8 @@ class Inbound:
             fates = self._delivery.suppress(plan.bounce, plan.suppressed, until=until)
         elif plan.bounce is not None:
             fates = self._delivery.reject(plan.bounce, plan.faults, until=until)
+            for recipient, reason in plan.withheld.items():
+                fates += self._delivery.suppress(plan.bounce.only({recipient}), reason, until=until)
             if plan.to_send is not None:
                 fates += self._delivery.send_or_queue(plan.to_send, owner=owner, until=until)
         return Handled(

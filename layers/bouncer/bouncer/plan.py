@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bouncer.address import normalise_domain
+from bouncer.address import normalise, normalise_domain
 from bouncer.delivery.bounce import Bounce, MessageDsn
 from bouncer.guards import Circumstances, GuardName, OtherReason, objection
 from bouncer.message import InboundMessage
@@ -49,21 +49,28 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What its sender is to be told; None when nobody's bounce was decided."""
     faults: Mapping[str, str] = {}
     """Recipients that SES would refuse to have in the bounce, and why."""
+    withheld: Mapping[str, OtherReason] = {}
+    """Recipients of whom the sender is not told, whatever he is told of others, and why."""
     suppressed: GuardName | OtherReason | None
-    """Why the sender is not told, or None."""
+    """Why the sender is not told of anyone, or None."""
 
     @property
     def to_send(self) -> Bounce | None:
         if self.bounce is None or self.suppressed is not None:
             return None
         sendable = self.bounce.only(
-            {each.recipient for each in self.bounce.recipients} - {*self.faults}
+            {each.recipient for each in self.bounce.recipients} - {*self.faults, *self.withheld}
         )
         return sendable if sendable.recipients else None
 
     @property
     def disposition(self) -> Disposition:
-        """Stop when no recipient is left to deliver to."""
+        """Stop when no recipient is left to deliver to.
+
+        Who cannot stand in a bounce is left: the mail would be lost without a word.
+        """
+        if self.suppressed is None and self.faults:
+            return Disposition.CONTINUE
         left = not self.decisions or any(each.delivered for each in self.decisions)
         return Disposition.CONTINUE if left else Disposition.STOP_RULE_SET
 
@@ -78,12 +85,17 @@ def make_plan(
     """Decide for every recipient, then ask the guards.
 
     Raises:
-        SizeNeeded: the policy asks for the mail's size and nobody has looked it up.
+        SizeNeeded: the outcome depends on the mail's size and nobody has looked it up.
+        HeadersNeeded: it depends on headers that the event lacks, and nobody has looked.
     """
     decisions = tuple(decide(policy, mail, facts))
     refused = [each for each in decisions if each.bounce is not None and not each.dry_run]
     bounce = _bounce(mail, refused, identity) if refused else None
-    suppressed = _suppressed(policy, mail, bounce, identity, now) if bounce else None
+    withheld: dict[str, OtherReason] = {}
+    suppressed: GuardName | OtherReason | None = None
+    if bounce is not None:
+        withheld = _withheld(policy, bounce, identity)
+        suppressed = _suppressed(policy, mail, bounce, withheld, identity=identity, now=now)
     if Mode.OBSERVE in (policy.file.mode, identity.mode):
         decisions = tuple(
             msgspec.structs.replace(each, dry_run=each.outcome is not Outcome.ACCEPT)
@@ -94,23 +106,56 @@ def make_plan(
         mail=mail,
         decisions=decisions,
         bounce=bounce,
-        faults=bounce.faults() if bounce else {},
+        faults=_faults(bounce, withheld) if bounce else {},
+        withheld=withheld,
         suppressed=suppressed,
     )
 
 
+def _withheld(policy: Policy, bounce: Bounce, identity: Identity) -> dict[str, OtherReason]:
+    """Who writes to a bounce sender answers a bounce: told of that, a robot answers again."""
+    senders = {normalise(each) for each in _bounce_senders(policy, bounce, identity)}
+    return {
+        each.recipient: OtherReason.BOUNCE_SENDER_RECIPIENT
+        for each in bounce.recipients
+        if normalise(each.recipient) in senders
+    }
+
+
+def _bounce_senders(policy: Policy, bounce: Bounce, identity: Identity) -> frozenset[str]:
+    return policy.bounce_senders | {bounce.bounce_sender, identity.bounce_sender}
+
+
+def _faults(bounce: Bounce, withheld: Mapping[str, OtherReason]) -> dict[str, str]:
+    return {
+        recipient: fault
+        for recipient, fault in bounce.faults().items()
+        if recipient not in withheld
+    }
+
+
 def _suppressed(
-    policy: Policy, mail: InboundMessage, bounce: Bounce, identity: Identity, now: datetime
+    policy: Policy,
+    mail: InboundMessage,
+    bounce: Bounce,
+    withheld: Mapping[str, OtherReason],
+    *,
+    identity: Identity,
+    now: datetime,
 ) -> GuardName | OtherReason | None:
+    told_of = frozenset(each.recipient for each in bounce.recipients) - withheld.keys()
+    if not told_of:
+        return OtherReason.BOUNCE_SENDER_RECIPIENT
     if now >= bounce.deadline(identity.window_margin):
         return OtherReason.WINDOW_CLOSED
     guards = policy.file.guards
     return objection(
         Circumstances(
             mail=mail,
-            bounce_senders=policy.bounce_senders | {bounce.bounce_sender, identity.bounce_sender},
+            bounce_senders=_bounce_senders(policy, bounce, identity),
             own_domains=frozenset(map(normalise_domain, guards.own_domains)),
             max_received=guards.max_received,
+            refused=told_of,
         ),
         guards.off,
     )

@@ -13,8 +13,6 @@ Anyone can write any reverse-path, so a bounce goes only where one of these says
 import re
 from enum import StrEnum
 
-import msgspec
-
 from bouncer.address import domain_of, normalise, normalise_domain, split
 from bouncer.headers import mentioned_addresses
 from bouncer.message import InboundMessage
@@ -59,7 +57,6 @@ SAYS: dict[Proof | Doubt, str] = {
 
 def prove(mail: InboundMessage) -> Proof | Doubt:
     """How the reverse-path of a mail is proven, or why not. A null one never is."""
-    path = mail.reverse_path or ""
     verdicts = mail.verdicts
     if verdicts.dmarc == "FAIL":
         asks_for_nothing = mail.dmarc_policy.lower() == "none"
@@ -70,24 +67,28 @@ def prove(mail: InboundMessage) -> Proof | Doubt:
         return Proof.SPF
     if "PASS" not in (verdicts.dmarc, verdicts.dkim):
         return Doubt.NOTHING_PASSED
+    return _proven_by_author(mail)
+
+
+def _proven_by_author(mail: InboundMessage) -> Proof | Doubt:
+    path = base_address(mail.reverse_path or "")
     authors = {
         base_address(address)
         for value in mail.header("From")
         for address in mentioned_addresses(value)
     }
     # What is visible may settle it for the worse although the rest is cut, never for the better.
-    if authors - {base_address(path)}:
+    if authors - {path}:
         return Doubt.OTHER_AUTHOR
     if not mail.headers_whole:
         return Doubt.HEADERS_CUT
     if not authors:
         return Doubt.NO_AUTHOR
-    if verdicts.dmarc == "PASS":
+    if mail.verdicts.dmarc == "PASS":
         return Proof.DMARC_ADDRESS
     # DKIM's PASS does not say whose signature it was: no stranger's may be among them.
     signers = [_signer(each) for each in mail.header("DKIM-Signature")]
-    author_domain = domain_of(base_address(path))
-    own = bool(signers) and all(_is_within(author_domain, each) for each in signers)
+    own = bool(signers) and all(_is_within(domain_of(path), each) for each in signers)
     return Proof.DKIM_ADDRESS if own else Doubt.UNKNOWN_SIGNER
 
 

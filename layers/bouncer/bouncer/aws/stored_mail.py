@@ -75,10 +75,8 @@ def _head(chunks: Iterable[bytes]) -> bytes:
     """The beginning of a mail, at least up to the end of its headers if that is there."""
     head = bytearray()
     for chunk in chunks:
-        before = max(len(head) - _OVERLAP, 0)
+        seen = max(len(head) - _OVERLAP, 0)
         head += chunk
-        if block_ends_at(bytes(head[before:])) is not None:
-            break
-        if len(head) >= BLOCK_LIMIT:
+        if block_ends_at(head, seen) is not None or len(head) >= BLOCK_LIMIT:
             break
     return bytes(head[:BLOCK_LIMIT])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from bouncer.address import split
 from bouncer.text import TextError, check_line
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ class BouncedRecipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         if (self.bounce_type is None) == (self.dsn_fields is None):
             raise BounceError("give exactly one of bounce_type and recipient_dsn_fields")
         _check_line("recipient", self.recipient)
+        if not all(split(self.recipient)):
+            raise BounceError(f"recipient {self.recipient!r} lacks its domain")
         if self.recipient_arn is not None:
             check_arn("recipient_arn", self.recipient_arn)
         if self.dsn_fields is not None:

@@ -2,11 +2,15 @@
 
 A condition is asked of the mail (sender, verdicts, headers) or of one recipient (address,
 mailbox, size). The former are answered once a mail, whatever its number of recipients.
+
+An answer is yes, no or None: nobody knows. A rule decides only by what is known, so an unknown
+condition makes no rule hold, neither under `when` nor under `unless`.
 """
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, time
 from decimal import Decimal
 from typing import Annotated, Any
@@ -15,7 +19,8 @@ import msgspec
 
 from bouncer.address import normalise, normalise_domain, split
 from bouncer.mailboxes import Mailbox, MailboxState, Way
-from bouncer.message import InboundMessage
+from bouncer.message import HeadersNeeded, InboundMessage
+from bouncer.text import in_units
 
 MAILBOX_LIMIT = "mailbox"
 """`larger_than = "mailbox"`: larger than the mailbox's own limit."""
@@ -114,7 +119,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             raise SizeNeeded
         return self.size
 
-    def has_state(self, state: MailboxState) -> bool:
+    def has_state(self, state: MailboxState) -> bool | None:
         box = self.mailbox
         if box is None:
             unknown = MailboxState.UNKNOWN if self.domain_known else MailboxState.UNKNOWN_DOMAIN
@@ -133,17 +138,27 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             case MailboxState.FULL:
                 return self._full(box)
 
-    def _full(self, box: Mailbox) -> bool:
+    def _full(self, box: Mailbox) -> bool | None:
         if box.full() or box.over_daily_quota(self.now):
             return True
         if box.quota_bytes is None:
             return False
         size = self.known_size()
-        return size is not None and box.without_room(size)
+        return None if size is None else box.without_room(size)
 
 
-type MailTest = Callable[[InboundMessage], bool]
-type RecipientTest = Callable[[InboundMessage, Facts], bool]
+type MailTest = Callable[[InboundMessage], bool | None]
+type RecipientTest = Callable[[InboundMessage, Facts], bool | None]
+
+
+def any_of(answers: Iterable[bool | None]) -> bool | None:
+    """Yes if one is; else nobody knows if one is unknown. Stops at the first yes."""
+    unknown = False
+    for answer in answers:
+        if answer:
+            return True
+        unknown = unknown or answer is None
+    return None if unknown else False
 
 
 def compile_mail_tests(conditions: Conditions) -> dict[str, MailTest]:
@@ -171,6 +186,55 @@ def compile_recipient_tests(conditions: Conditions) -> dict[str, RecipientTest]:
         "larger_than": _larger_than,
     }
     return {name: makers[name](value) for name, value in conditions.given() if name in makers}
+
+
+def said(name: str, asked: Any, mail: InboundMessage, facts: Facts) -> str:
+    """What a condition is about, as it is for this mail and recipient, in words."""
+    match name:
+        case "header":
+            return ", ".join(_header_said(each, mail) for each in asked)
+        case "recipient":
+            now = facts.recipient
+        case "sender":
+            now = mail.reverse_path or "<>"
+        case "mailbox":
+            now = " and ".join(_states(facts))
+        case "larger_than":
+            name, now = "size", in_units(facts.size) or "unknown"
+        case "more_recipients_than":
+            name, now = "number of recipients", str(len(mail.recipients))
+        case "time_of_day":
+            name, now = "time of day", f"{mail.received_at:%H:%M} UTC"
+        case "dmarc_policy":
+            now = mail.dmarc_policy or "not given"
+        case _:
+            now = getattr(mail.verdicts, name) or "not given"
+    return f"{name} is {now}"
+
+
+def _states(facts: Facts) -> Iterator[str]:
+    """The states of a mailbox, the most telling ones only: a full one is known, too."""
+    states = [state for state in MailboxState if _known_state(facts, state)]
+    telling = [state for state in states if state is not MailboxState.KNOWN]
+    yield from telling or states
+
+
+def _known_state(facts: Facts, state: MailboxState) -> bool:
+    try:
+        return facts.has_state(state) is True
+    except SizeNeeded:
+        return False
+
+
+_SAID_LIMIT = 60
+
+
+def _header_said(name: str, mail: InboundMessage) -> str:
+    values = mail.header_text(name)
+    if values:
+        shown = values[0] if len(values[0]) <= _SAID_LIMIT else values[0][:_SAID_LIMIT] + "…"
+        return f"header.{name} is {shown!r}"
+    return f"header.{name} is {'absent' if mail.headers_whole else 'unknown, for headers are cut'}"
 
 
 def listed(value: Any, what: str) -> list[Any]:
@@ -261,7 +325,7 @@ def _mailbox(value: Any) -> RecipientTest:
     states = sorted(
         (MailboxState(each) for each in names), key=lambda each: each is MailboxState.FULL
     )
-    return lambda _, facts: any(facts.has_state(state) for state in states)
+    return lambda _, facts: any_of(facts.has_state(state) for state in states)
 
 
 def _larger_than(value: Any) -> RecipientTest:
@@ -269,12 +333,12 @@ def _larger_than(value: Any) -> RecipientTest:
     own = MAILBOX_LIMIT in values
     fixed = min((parse_size(each) for each in values if each != MAILBOX_LIMIT), default=None)
 
-    def test(_: InboundMessage, facts: Facts) -> bool:
+    def test(_: InboundMessage, facts: Facts) -> bool | None:
         limit = size_limit(facts.mailbox, own=own, fixed=fixed)
         if limit is None:
             return False
         size = facts.known_size()
-        return size is not None and size > limit
+        return None if size is None else size > limit
 
     return test
 
@@ -301,16 +365,41 @@ def _header(value: dict[str, bool | Strings]) -> MailTest:
     tests = [_one_header(name, wanted) for name, wanted in value.items()]
     if not tests:
         raise PolicyError("header is empty: name a header, as in header.X-Loop = true")
-    return lambda mail: all(test(mail) for test in tests)
+
+    def test(mail: InboundMessage) -> bool | None:
+        answers = [each(mail) for each in tests]
+        if False in answers:
+            return False
+        if None not in answers:
+            return True
+        if not mail.stored_asked:
+            raise HeadersNeeded
+        return None
+
+    return test
 
 
 def _one_header(name: str, wanted: bool | Strings) -> MailTest:
     if isinstance(wanted, bool):
-        return lambda mail: bool(mail.header(name)) is wanted
-    regexes = [_glob(each) for each in listed(wanted, f"header.{name}")]
-    return lambda mail: any(
-        regex.match(value.strip()) for value in mail.header(name) for regex in regexes
-    )
+        return lambda mail: wanted if mail.header(name) else _absent(mail, not wanted)
+    regexes = [
+        _glob(unicodedata.normalize("NFC", each)) for each in listed(wanted, f"header.{name}")
+    ]
+
+    def test(mail: InboundMessage) -> bool | None:
+        values = (
+            unicodedata.normalize("NFC", each.strip())
+            for each in dict.fromkeys((*mail.header_text(name), *mail.header(name)))
+        )
+        found = any(regex.match(value) for value in values for regex in regexes)
+        return True if found else _absent(mail, False)
+
+    return test
+
+
+def _absent(mail: InboundMessage, answer: bool) -> bool | None:
+    """The answer where a header is not to be seen: nobody knows if the headers are cut."""
+    return answer if mail.headers_whole else None
 
 
 def _time_of_day(value: Any) -> MailTest:

@@ -3,9 +3,10 @@
 Pure: nothing here knows AWS, and nothing is looked up.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -17,9 +18,9 @@ from bouncer.delivery.bounce import (
     MessageDsn,
 )
 from bouncer.mailboxes import Mailbox
-from bouncer.message import InboundMessage
+from bouncer.message import HeadersNeeded, InboundMessage
 from bouncer.policy import conditions as when
-from bouncer.policy.conditions import Facts
+from bouncer.policy.conditions import Facts, SizeNeeded
 from bouncer.policy.file import (
     Action,
     PolicyFile,
@@ -72,10 +73,26 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One rule tried for one recipient: the condition that did not hold, or None."""
+    """One rule tried for one recipient."""
 
     rule: str
     failed: str | None
+    """The condition that did not hold, such as `when.mailbox`; None: the rule decides."""
+    why: str = ""
+    """How it is instead: "mailbox is known; asks for unknown"."""
+    unknown: bool = False
+    """Whether nobody knows if it holds, which is not enough for a rule to decide."""
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What came of some conditions of a rule; nothing of all three: all of them hold."""
+
+    failed: str | None = None
+    """The first that is known not to hold."""
+    unknown: str | None = None
+    """The first of which nobody knows, nor can find out."""
+    needs: SizeNeeded | HeadersNeeded | None = None
+    """What the first asks for of which somebody could find out."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,23 +106,48 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     recipient_refusals: dict[str, when.RecipientTest]
     needs_size_for_text: bool
 
-    def fails_mail(self, mail: InboundMessage) -> str | None:
-        for name, test in self.mail_tests.items():
-            if not test(mail):
-                return f"when.{name}"
-        for name, test in self.mail_refusals.items():
-            if test(mail):
-                return f"unless.{name}"
-        return None
+    def tried_on_mail(self, mail: InboundMessage) -> Tried:
+        return _tried(self.mail_tests, self.mail_refusals, mail)
 
-    def fails_recipient(self, mail: InboundMessage, facts: Facts) -> str | None:
-        for name, test in self.recipient_tests.items():
-            if not test(mail, facts):
-                return f"when.{name}"
-        for name, test in self.recipient_refusals.items():
-            if test(mail, facts):
-                return f"unless.{name}"
-        return None
+    def tried_on_recipient(self, mail: InboundMessage, facts: Facts) -> Tried:
+        return _tried(self.recipient_tests, self.recipient_refusals, mail, facts)
+
+
+def _tried(
+    tests: Mapping[str, Callable[..., bool | None]],
+    refusals: Mapping[str, Callable[..., bool | None]],
+    *about: Any,
+) -> Tried:
+    unknown: str | None = None
+    needs: SizeNeeded | HeadersNeeded | None = None
+    for place, asked, wanted in (("when", tests, True), ("unless", refusals, False)):
+        for name, test in asked.items():
+            try:
+                answer = test(*about)
+            except (SizeNeeded, HeadersNeeded) as need:
+                needs = needs or need
+                continue
+            except Exception:  # noqa: BLE001  (whatever a mail makes a test raise, nobody knows)
+                answer = None
+            if answer is None:
+                unknown = unknown or f"{place}.{name}"
+            elif answer is not wanted:
+                return Tried(failed=f"{place}.{name}")
+    return Tried(unknown=unknown, needs=needs)
+
+
+def _holds(on_mail: Tried, on_recipient: Tried) -> bool:
+    """Whether a rule decides, by what came of all its conditions.
+
+    Raises:
+        SizeNeeded, HeadersNeeded: that is what it depends on, and on nothing else.
+    """
+    if on_mail.failed or on_recipient.failed or on_mail.unknown or on_recipient.unknown:
+        return False
+    needs = on_recipient.needs or on_mail.needs
+    if needs is not None:
+        raise needs
+    return True
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,14 +173,20 @@ def decide(policy: Policy, mail: InboundMessage, facts: Iterable[Facts]) -> list
 
     Raises:
         SizeNeeded: a rule that was reached asks for the size and nobody has looked it up.
+        HeadersNeeded: it asks for a header that the event may lack, and nobody has looked.
     """
-    live: dict[int, list[Rule]] = {}
+    live: dict[int, list[tuple[Rule, Tried]]] = {}
     decisions = []
     for fact in facts:
         rules = policy.rules_for(fact.recipient)
         if id(rules) not in live:
-            live[id(rules)] = [rule for rule in rules if rule.fails_mail(mail) is None]
-        decided = next(rule for rule in live[id(rules)] if rule.fails_recipient(mail, fact) is None)
+            tried = [(rule, rule.tried_on_mail(mail)) for rule in rules]
+            live[id(rules)] = [(rule, on_mail) for rule, on_mail in tried if not on_mail.failed]
+        decided = next(
+            rule
+            for rule, on_mail in live[id(rules)]
+            if _holds(on_mail, rule.tried_on_recipient(mail, fact))
+        )
         decisions.append(_decision(decided, mail, fact))
     return decisions
 
@@ -147,11 +195,39 @@ def trials(policy: Policy, mail: InboundMessage, facts: Facts) -> list[Trial]:
     """The rules that `decide` tries for one recipient, up to the one that decides."""
     tried = []
     for rule in policy.rules_for(facts.recipient):
-        failed = rule.fails_mail(mail) or rule.fails_recipient(mail, facts)
-        tried.append(Trial(rule.section.name, failed))
-        if failed is None:
+        both = (rule.tried_on_mail(mail), rule.tried_on_recipient(mail, facts))
+        failed = both[0].failed or both[1].failed
+        unknown = both[0].unknown or both[1].unknown
+        if failed or unknown:
+            tried.append(_trial(rule, failed or unknown or "", mail, facts, unknown=not failed))
+        elif _holds(*both):
+            tried.append(Trial(rule.section.name, None))
             break
     return tried
+
+
+def _trial(
+    rule: Rule, condition: str, mail: InboundMessage, facts: Facts, *, unknown: bool
+) -> Trial:
+    place, _, name = condition.partition(".")
+    given = rule.section.when if place == "when" else rule.section.unless
+    asked = getattr(given, name)
+    asks = "asks for" if place == "when" else "not for"
+    why = f"{when.said(name, asked, mail, facts)}; {asks} {_written(asked)}"
+    return Trial(rule.section.name, condition, why, unknown)
+
+
+def _written(asked: Any) -> str:
+    """A condition's value as a person writes it."""
+    match asked:
+        case bool():
+            return "any value" if asked else "none"
+        case list():
+            return " or ".join(map(_written, asked))
+        case dict():
+            return ", ".join(f"{name}: {_written(value)}" for name, value in asked.items())
+        case _:
+            return str(asked)
 
 
 def _decision(rule: Rule, mail: InboundMessage, facts: Facts) -> Decision:
@@ -198,7 +274,7 @@ def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
         "recipient": facts.recipient,
         "domain": domain_of(facts.recipient),
         "sender": mail.reverse_path or "",
-        "subject": next(iter(mail.header("Subject")), ""),
+        "subject": next(iter(mail.header_text("Subject")), ""),
         "message_id": mail.message_id,
         "received_at": mail.received_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
         "size": in_units(size),
