@@ -1,7 +1,7 @@
 """The receipt rule's Lambda action: SES event in, disposition out."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +13,7 @@ from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
+from bouncer.deadline import utc_now
 from bouncer.inbound import Inbound
 from bouncer.message import InvocationType, MalformedEventError, parse_event
 from bouncer.plan import Disposition
@@ -50,12 +51,12 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     """Whatever goes wrong, the mail goes on and the event is kept: nothing is lost."""
     app = application()
     left = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    until = datetime.now(UTC) + left - _RESERVE
+    end = utc_now() + left
     invoked_as = InvocationType.REQUEST_RESPONSE.value
     try:
         mails = parse_event(event)
         invoked_as = mails[0].invocation_type
-        dispositions = {_handle(app, mail, until) for mail in mails}
+        dispositions = {_handle(app, mail, end - _RESERVE) for mail in mails}
     except Exception as error:
         logger.exception("mail not handled")
         if invoked_as == InvocationType.EVENT and not isinstance(error, MalformedEventError):
@@ -67,6 +68,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
             error,
             request_id=context.aws_request_id,
             function_arn=context.invoked_function_arn,
+            until=end,
         )
         dispositions = {Disposition.CONTINUE}
     finally:

@@ -1,7 +1,7 @@
 """The queue's worker: bounces that had to wait, sent in their slots."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -12,6 +12,7 @@ from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.telemetry import Telemetry
+from bouncer.deadline import utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.queue import PoisonError, decode
@@ -50,7 +51,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """What is not done comes back in `batchItemFailures`, and with it to the queue."""
     app = application()
     left = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    until = datetime.now(UTC) + left - _RESERVE
+    until = utc_now() + left - _RESERVE
     batch: dict[str, Bounce] = {}
     again: set[str] = set()
     try:

@@ -8,6 +8,7 @@ import msgspec
 
 from bouncer.address import domain_of
 from bouncer.budget import Budget
+from bouncer.deadline import ends_in_time
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState
@@ -147,6 +148,7 @@ class Inbound:
         self._delivery = delivery
         self._usage = usage
 
+    @ends_in_time
     def handle(self, mail: InboundMessage, *, owner: str, until: datetime) -> Handled:
         """
         Args:

@@ -8,7 +8,8 @@ from botocore.exceptions import ClientError
 
 from bouncer import timing
 from bouncer.address import normalise
-from bouncer.aws.deadline import FAILURES, deadline, utc_now
+from bouncer.aws.deadline import FAILURES
+from bouncer.deadline import check_time_for, deadline, utc_now
 from bouncer.delivery.ledger import (
     CALLS_WITHOUT_ANSWER,
     BounceState,
@@ -128,6 +129,7 @@ class DynamoLedger:
     def history(self, message_id: str, *, until: datetime | None = None) -> list[LedgerEntry]:
         try:
             with deadline(until, self._clock):
+                check_time_for(timing.ATTEMPT)
                 pages = self._client.get_paginator("query").paginate(
                     TableName=self._table,
                     KeyConditionExpression="pk = :pk AND begins_with(sk, :recipient)",
@@ -174,6 +176,7 @@ class DynamoLedger:
         expressions = f"{update} {condition}"
         try:
             with deadline(until, self._clock):
+                check_time_for(timing.ATTEMPT)
                 before = self._client.update_item(
                     TableName=self._table,
                     Key=key,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bouncer import timing
-from bouncer.aws.deadline import FAILURES, deadline, utc_now
+from bouncer.aws.deadline import FAILURES, tried_once
+from bouncer.deadline import check_time_for, deadline, utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import QueueUnavailableError, encode
 
@@ -32,6 +33,7 @@ class SqsBounceQueue:
     def put(self, bounce: Bounce, *, until: datetime, delay: timedelta = timedelta(0)) -> None:
         try:
             with deadline(until, self._clock):
+                check_time_for(timing.ATTEMPT)
                 self._client.send_message(
                     QueueUrl=self._queue_url,
                     MessageBody=encode(bounce),
@@ -48,6 +50,7 @@ class SqsBounceQueue:
             return self._waiting
         try:
             with deadline(until, self._clock):
+                check_time_for(timing.ATTEMPT)
                 attributes = self._client.get_queue_attributes(
                     QueueUrl=self._queue_url,
                     AttributeNames=[
@@ -69,10 +72,21 @@ class SqsKeeper:
         self._client = client
         self._queue_url = queue_url
 
-    def keep(self, event: Any, error: Exception, *, request_id: str, function_arn: str) -> None:
+    def keep(
+        self,
+        event: Any,
+        error: Exception,
+        *,
+        request_id: str,
+        function_arn: str,
+        until: datetime | None = None,
+    ) -> None:
         """Keep an event in the shape of Lambda's own on-failure records, which stand beside it.
 
         https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+
+        Args:
+            until: when the invocation ends; it is tried once, however late it is.
 
         Raises:
             botocore.exceptions.ClientError, BotoCoreError: it is not kept.
@@ -89,7 +103,8 @@ class SqsKeeper:
             "requestPayload": event,
             "responsePayload": {"errorType": type(error).__name__, "errorMessage": str(error)},
         }
-        self._client.send_message(QueueUrl=self._queue_url, MessageBody=json.dumps(record))
+        with deadline(until), tried_once():
+            self._client.send_message(QueueUrl=self._queue_url, MessageBody=json.dumps(record))
 
     def keep_body(self, body: str) -> None:
         """Keep a queue message as it is."""

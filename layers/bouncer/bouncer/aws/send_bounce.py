@@ -58,8 +58,9 @@ class SesSendBounce:
 
     def _before_send(self, request: Any, **_: Any) -> None:
         turn, self._turn = self._turn, None
-        if turn is not None:
-            turn()
+        if turn is None:
+            return  # the client's other user is calling
+        turn()
         body = request.body
         request.body = self._body = _Body(body.encode() if isinstance(body, str) else body)
 

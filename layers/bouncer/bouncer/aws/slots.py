@@ -5,8 +5,9 @@ from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from bouncer.aws.deadline import FAILURES
 from bouncer.limiter import Busy, ClockWrongError, Granted, SlotsUnavailableError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class DynamoSlots:
             asked.check_clock(error.response["ResponseMetadata"])
             item: Any = error.response.get("Item", {})
             return Busy(float(item["next_slot"]["N"]) if "next_slot" in item else 0.0)
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise SlotsUnavailableError(str(error)) from error
         try:
             asked.check_clock(answer["ResponseMetadata"])
@@ -150,7 +151,7 @@ class DynamoSlots:
                     ":mine": {"N": f"{mine:.6f}"},
                 },
             )
-        except (ClientError, BotoCoreError):
+        except FAILURES:
             return  # the horizon bounds what it can do
 
 

@@ -8,8 +8,9 @@ safe to repeat under the key (message id, recipient): see ledger.py.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
+from bouncer.deadline import ends_in_time, utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Calls, Terms
 from bouncer.delivery.fate import Fate, Incident
@@ -34,7 +35,7 @@ class Delivery:
         queue: BounceQueue,
         terms: Terms,
         count: Callable[[Incident], None] = lambda _: None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         records = Records(ledger, count)
         calls = Calls(
@@ -53,6 +54,7 @@ class Delivery:
 
     # `until` is everywhere when the caller's time ends at the latest.
 
+    @ends_in_time
     def send_or_queue(self, bounce: Bounce, *, owner: str, until: datetime) -> list[Fate]:
         """Bounce now if a slot is near, else queue it.
 
@@ -77,6 +79,7 @@ class Delivery:
         """
         return self._inline.reject(bounce, faults, until=until)
 
+    @ends_in_time
     def send_batch(
         self, batch: Mapping[str, Bounce], *, owner: str, until: datetime
     ) -> tuple[list[Fate], set[str]]:

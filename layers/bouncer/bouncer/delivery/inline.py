@@ -84,6 +84,8 @@ class Inline:
         ]
 
     def _send_now(self, held: Held) -> list[Fate]:
+        if self._calls.time_left(held.until) <= 0:
+            return self._queue(held)
         try:
             # On a quiet day the slot is now, and opening a connection takes longer than it waits.
             self._calls.send_bounce.warm()
