@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
-from bouncer.settings import attribute_names
+from bouncer.settings import attribute_names, domain_names
 from bouncer_console.checkout import HERE
 from bouncer_console.output import note
 
@@ -71,6 +71,18 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     def client(self, service: str) -> Any:
         return client(service, self.region)
 
+    @property
+    def own_mailbox_table(self) -> bool:
+        """Whether the directory is a table of the user's own, which the stack only reads."""
+        return bool(
+            self.parameters.get("MailboxTableName") or self.parameters.get("MailboxAttributes")
+        )
+
+    @property
+    def mailbox_domains(self) -> frozenset[str]:
+        """Domains that the table speaks for without an `@domain` entry."""
+        return domain_names(self.parameters.get("MailboxDomains", ""))
+
     def mailbox_table(self) -> MailboxTable:
         return MailboxTable(
             self.client("dynamodb"),
@@ -81,7 +93,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def say_bad_item(address: str, error: str) -> None:
-    note(f"{address}: {error}; until that is mended, the mailbox counts as active, without limits")
+    note(f"{address}: {error}")
 
 
 def client(service: str, region: str | None) -> Any:

@@ -1,7 +1,9 @@
 """`bouncer mailbox`: the directory, one entry or a hundred thousand."""
 
+import contextlib
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
@@ -11,12 +13,26 @@ import msgspec
 import typer
 
 from bouncer.address import normalise
-from bouncer.aws.mailbox_table import Change, MailboxTable
+from bouncer.aws.mailbox_table import Change, MailboxEntry, MailboxTable
 from bouncer.aws.usage_audit import UsageAudit
-from bouncer.mailboxes import EntryError, Mailbox, Status, check_entry
+from bouncer.mailboxes import (
+    Answer,
+    EntryError,
+    Mailbox,
+    Status,
+    answer,
+    candidates,
+    check_entry,
+    domain_entry,
+    domain_key_of,
+    limits_of_alias,
+    target_problems,
+    unsaid_catch_all,
+)
 from bouncer.policy.conditions import PolicyError, parse_size
-from bouncer.settings import UsageMode
+from bouncer.settings import UsageMode, attribute_names
 from bouncer.usage import UsageUnavailableError
+from bouncer_console import mailbox_check
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -26,23 +42,36 @@ from bouncer_console.deployment import (
     client,
     say_bad_item,
 )
-from bouncer_console.mailbox_files import MailboxFileError, read_entries, write_mailboxes
+from bouncer_console.mailbox_files import MailboxFileError, Survey, examine, write_mailboxes
 from bouncer_console.output import (
     MOMENT,
     Json,
     fail,
+    note,
     plain_errors,
     print_json,
     print_table,
     progress,
     report,
     say,
+    stream_json,
+    stream_table,
 )
 
 app = typer.Typer(help="The mailbox directory.", no_args_is_help=True)
 
 TableOption = Annotated[
     str | None, typer.Option("--table", help="The table itself, instead of the stack's.")
+]
+AttributesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--attributes", help="With --table: its attribute names, as the stack's MailboxAttributes."
+    ),
+]
+OwnTable = Annotated[
+    bool,
+    typer.Option("--own-table", help="Write to the table of your own, which the stack only reads."),
 ]
 AddressArgument = Annotated[str, typer.Argument(help="user@domain, or @domain for its defaults.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the difference, change nothing.")]
@@ -52,40 +81,142 @@ _EXPECTED = (DeploymentError, MailboxFileError, PolicyError)
 _BATCH = 100
 
 
-def _table(table: str | None, stack: str, region: str | None) -> MailboxTable:
-    if table:
-        return MailboxTable(client("dynamodb", region), table, on_bad_item=say_bad_item)
-    return Deployment.find(stack, region).mailbox_table()
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The directory that a command works on."""
+
+    table: MailboxTable
+    own: bool = False
+    """Whether it is a table of the user's own, which the stack only reads."""
+    domains: frozenset[str] = frozenset()
+    """Domains that it speaks for without an `@domain` entry."""
+
+    @classmethod
+    def find(
+        cls, table: str | None, stack: str, region: str | None, attributes: str | None = None
+    ) -> "Target":
+        """
+        Raises:
+            DeploymentError: no such stack here.
+        """
+        if table:
+            names = attribute_names(attributes or "")
+            found = MailboxTable(
+                client("dynamodb", region), table, names=names, on_bad_item=say_bad_item
+            )
+            return cls(table=found, own=bool(names))
+        deployment = Deployment.find(stack, region)
+        return cls(
+            table=deployment.mailbox_table(),
+            own=deployment.own_mailbox_table,
+            domains=deployment.mailbox_domains,
+        )
+
+    def to_write(self, own_table: bool) -> "Target":
+        """
+        Raises:
+            MailboxFileError: it is the user's own, and nobody said that it may be written.
+        """
+        if self.own and not own_table:
+            raise MailboxFileError(
+                "the table is your own, and the stack only reads it: "
+                "say --own-table to write to it all the same"
+            )
+        return self
+
+    def asks(self, address: str) -> Answer:
+        """Who takes the mail of an address."""
+        entries = self._entries([address])
+        found = answer(address, entries, self.domains)
+        if found.entry and entries[found.entry].alias_for:
+            entries |= self._entries([str(entries[found.entry].alias_for)])
+            found = answer(address, entries, self.domains)
+        return found
+
+    def check_targets(self, mailbox: Mailbox) -> None:
+        """
+        Raises:
+            MailboxFileError: the entry leads nowhere in a domain of ours.
+        """
+        targets = [each for each in (mailbox.alias_for, mailbox.moved_to) if each]
+        if targets:
+            entries = self._entries(targets) | {mailbox.address: mailbox}
+            for problem in target_problems(mailbox, entries, self.domains):
+                raise MailboxFileError(problem)
+
+    def speaks_for(self, key: str) -> bool:
+        return key[1:] in self.domains or bool(self.table.get([key]))
+
+    def _entries(self, addresses: list[str]) -> dict[str, Mailbox]:
+        return self.table.get([key for each in addresses for key in candidates(each)])
 
 
 @app.command(name="list")
 def list_(
+    domain: Annotated[str | None, typer.Option(help="Only of this domain.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only in this status.")] = None,
+    fuller_than: Annotated[
+        int | None, typer.Option(help="Only those with so many percent of a quota used.", min=0)
+    ] = None,
+    suspicious: Annotated[
+        bool, typer.Option("--suspicious", help="Only those in which something looks wrong.")
+    ] = False,
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """Every entry."""
-    with plain_errors(*_EXPECTED):
-        boxes = sorted(_table(table, stack, region).scan(), key=lambda each: each.address)
-    if as_json:
-        print_json([msgspec.structs.asdict(each) for each in boxes])
-        return
-    print_table(
-        "",
-        ("address", "status", "used", "quota", "size limit", "leads to"),
-        [
+    """Every entry, in the table's order, as it is read; `check` says what looks wrong in it."""
+    now = datetime.now(UTC)
+
+    def wanted(box: Mailbox) -> bool:
+        return (
+            (domain is None or domain_key_of(box.address) == domain_key_of(f"x@{domain}"))
+            and (status is None or box.disabled(now) is (status is Status.DISABLED))
+            and (fuller_than is None or _fullness(box, now) * 100 >= fuller_than)
+            and (not suspicious or any(mailbox_check.oddities(box, now)))
+        )
+
+    with plain_errors(*_EXPECTED), progress("entries read") as advance:
+        boxes = Target.find(table, stack, region, attributes).table.scan()
+        chosen = (each for each in _counted(boxes, advance) if wanted(each))
+        if as_json:
+            stream_json(msgspec.structs.asdict(each) for each in chosen)
+            return
+        stream_table(
             (
-                each.address,
-                each.status,
-                each.used_bytes,
-                each.quota_bytes,
-                each.size_limit_bytes,
-                each.alias_for or each.moved_to,
-            )
-            for each in boxes
-        ],
-    )
+                ("address", 40),
+                ("status", 8),
+                ("used", 14),
+                ("quota", 14),
+                ("size limit", 12),
+                ("leads to", 30),
+            ),
+            (
+                (
+                    each.address,
+                    each.status,
+                    each.used_bytes,
+                    each.quota_bytes,
+                    each.size_limit_bytes,
+                    each.alias_for or each.moved_to,
+                )
+                for each in chosen
+            ),
+        )
+
+
+def _counted(boxes: Iterator[Mailbox], advance: Any) -> Iterator[Mailbox]:
+    for each in boxes:
+        advance(1)
+        yield each
+
+
+def _fullness(box: Mailbox, now: datetime) -> float:
+    """The share of its quota that is used, of bytes or of today's messages."""
+    if box.over_daily_quota(now):
+        return 1.0
+    return box.used_bytes / box.quota_bytes if box.quota_bytes else 0.0
 
 
 @app.command()
@@ -94,17 +225,79 @@ def show(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """One entry, whole."""
+    """One entry, whole; of an address without one, who takes its mail."""
+    key = normalise(address)
     with plain_errors(*_EXPECTED):
-        box = _table(table, stack, region).get([normalise(address)]).get(normalise(address))
-    if box is None:
-        fail(f"{address} has no entry")
+        target = Target.find(table, stack, region, attributes)
+        box = target.table.get([key]).get(key)
+        said = target.asks(key) if not key.startswith("@") else Answer()
+    entry = box or said.mailbox
+    if entry is None:
+        silent = not (key.startswith("@") or said.domain_known)
+        goes_on = "; the directory says nothing of its domain, so its mail goes on"
+        fail(f"{address} has no entry{goes_on if silent else ''}")
+    found, takes = said.entry or key, said.mailbox or entry
     if as_json:
-        print_json(msgspec.structs.asdict(box))
+        how = {"asked": key, "entry": found, "way": said.way, "taken_by": takes.address}
+        print_json(msgspec.structs.asdict(entry) | how)
         return
-    print_table("", ("field", "value"), list(msgspec.structs.asdict(box).items()))
+    if box is None:
+        say(f"{key} has no entry of its own; {found} answers ({said.way}).")
+    if takes.address != found:
+        say(f"{takes.address} takes its mail.")
+    print_table("", ("field", "value"), list(msgspec.structs.asdict(entry).items()))
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A file to look at instead of the directory.")
+    ] = None,
+    table: TableOption = None,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    attributes: AttributesOption = None,
+    as_json: Json = False,
+) -> None:
+    """Report what looks wrong in the directory, or in a file; the exit status is 1 for mistakes.
+
+    A mistake is what an import refuses, or no mail ever finds; the rest are warnings.
+    """
+    now = datetime.now(UTC)
+    with plain_errors(*_EXPECTED), progress("entries looked at") as advance:
+        if file is not None:
+            mailboxes, survey = examine(file)
+            findings = [
+                mailbox_check.Finding("mistake", "", problem) for problem in survey.problems
+            ] + mailbox_check.findings(_counted(iter(mailboxes), advance), now, imported=True)
+            entries = len(mailboxes)
+        else:
+            target = Target.find(table, stack, region, attributes)
+            counted = Counter[str]()
+
+            def boxes() -> Iterator[Mailbox]:
+                for each in target.table.scan():
+                    counted["entries"] += 1
+                    advance(1)
+                    yield each
+
+            findings = mailbox_check.findings(
+                boxes(), now, look_up=target.table.get, domains=target.domains
+            )
+            entries = counted["entries"]
+    mistakes = sum(each.kind == "mistake" for each in findings)
+    if as_json:
+        print_json({"entries": entries, "mistakes": mistakes, "findings": findings})
+    else:
+        rows = [(each.kind, each.address, each.problem) for each in findings]
+        if rows:
+            print_table("", ("", "address", "what"), rows)
+        say(f"{entries} entries: {mistakes} mistakes, {len(findings) - mistakes} warnings.")
+    if mistakes:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -117,14 +310,19 @@ def add(
     moved_to: Annotated[str | None, typer.Option(help="Its new address; mail is bounced.")] = None,
     tell: Annotated[bool, typer.Option("--tell", help="Senders may learn moved-to.")] = False,
     catch_all: Annotated[
-        bool, typer.Option(help="For @domain: whether every address exists.")
-    ] = True,
+        bool | None, typer.Option(help="For @domain: whether every address exists (yes if alone).")
+    ] = None,
     separator: Annotated[
-        str, typer.Option(help="For @domain: what begins a tag: + or -; empty for none.")
-    ] = "+",
+        str | None, typer.Option(help="For @domain: what begins a tag: + or -; empty for none.")
+    ] = None,
+    domain: Annotated[
+        bool, typer.Option(help="Let the directory speak for the address's domain from now on.")
+    ] = True,
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
     """A new entry; one that exists is left as it is."""
@@ -135,13 +333,24 @@ def add(
         alias_for=alias_for,
         moved_to=moved_to,
         tell_new_address=tell or None,
+        catch_all=catch_all,
+        separator=separator,
     )
-    if address.startswith("@"):
-        fields |= {"catch_all": catch_all, "separator": separator}
     with plain_errors(*_EXPECTED):
-        box = _convert({"address": address, **fields})
-        if not _table(table, stack, region).add(box):
+        box = _convert({"address": address, **fields}, fields.keys())
+        _check_alias(box)
+        target = Target.find(table, stack, region, attributes).to_write(own_table)
+        target.check_targets(box)
+        if not target.table.add(box):
             fail(f"{address} has an entry already: change it with `bouncer mailbox set`")
+        key = domain_key_of(box.address)
+        first = domain and not target.own and not target.speaks_for(key)
+        if first:
+            target.table.add(domain_entry(key))
+    if box.address.startswith("@") and box.catch_all:
+        note(f"every address of {key[1:]} exists from now on (--no-catch-all: only entries do)")
+    elif first:
+        note(f"the directory speaks for {key[1:]} from now on: its other addresses are unknown")
     report(f"{box.address} is in the directory.", as_json, address=box.address, done="added")
 
 
@@ -155,7 +364,9 @@ def set_(
     alias_for: Annotated[str | None, typer.Option(help="The address that takes its mail.")] = None,
     moved_to: Annotated[str | None, typer.Option(help="Its new address; mail is bounced.")] = None,
     tell: Annotated[bool | None, typer.Option(help="Senders may learn moved-to.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Whether it takes mail.")] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Whether it takes mail; an old status_until goes.")
+    ] = None,
     catch_all: Annotated[bool | None, typer.Option(help="For @domain.")] = None,
     separator: Annotated[str | None, typer.Option(help="For @domain: + or -, or empty.")] = None,
     unset: Annotated[
@@ -164,6 +375,8 @@ def set_(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
     """Change an entry; what is not named stays."""
@@ -179,8 +392,12 @@ def set_(
         catch_all=catch_all,
         separator=separator,
     )
+    gone = list(unset or [])
+    if status is not None and "status_until" not in gone:
+        gone.append("status_until")
     with plain_errors(*_EXPECTED):
-        _change(table, stack, region, address, fields, unset or [])
+        target = Target.find(table, stack, region, attributes).to_write(own_table)
+        _change(target, address, fields, gone)
     address = normalise(address)
     report(f"{address} is changed.", as_json, address=address, done="changed")
 
@@ -194,6 +411,8 @@ def disable(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
     """Let an address take no mail, for good or until a time."""
@@ -203,10 +422,29 @@ def disable(
             fail(f"--until {until} has passed: the address would take mail at once")
         fields["status_until"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
-        _change(table, stack, region, address, fields, [] if until else ["status_until"])
+        target = Target.find(table, stack, region, attributes).to_write(own_table)
+        _change(target, address, fields, [] if until else ["status_until"])
     address = normalise(address)
     ends = f" until {until}" if until else ""
     report(f"{address} is disabled{ends}.", as_json, address=address, done="disabled", until=until)
+
+
+@app.command()
+def enable(
+    address: AddressArgument,
+    table: TableOption = None,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
+    as_json: Json = False,
+) -> None:
+    """Let an address take mail again."""
+    with plain_errors(*_EXPECTED):
+        target = Target.find(table, stack, region, attributes).to_write(own_table)
+        _change(target, address, {"status": "active"}, ["status_until"])
+    address = normalise(address)
+    report(f"{address} takes mail again.", as_json, address=address, done="enabled")
 
 
 @app.command()
@@ -215,14 +453,34 @@ def remove(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
     """Take an entry out of the directory: its address is unknown then."""
     with plain_errors(*_EXPECTED):
-        if not _table(table, stack, region).remove(normalise(address)):
+        target = Target.find(table, stack, region, attributes).to_write(own_table)
+        if not target.table.remove(normalise(address)):
             fail(f"{address} has no entry")
     address = normalise(address)
+    if address.startswith("@") and not target.own:
+        note(f"the directory says nothing of {address[1:]} from now on: nobody is unknown there")
     report(f"{address} is removed.", as_json, address=address, done="removed")
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """What an import would do; the same whether it then does it or not."""
+
+    counts: Counter[str]
+    shown: list[dict[str, Any]]
+    new_domains: list[str]
+    """Keys of the `@domain` entries that it makes."""
+    left_alone: int = 0
+    """Empty cells that empty nothing, in a table of the user's own."""
+
+    @property
+    def total(self) -> int:
+        return self.counts.total()
 
 
 @app.command(name="import")
@@ -232,35 +490,165 @@ def import_(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
+    own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
     """Add and change entries from a file; safe to repeat, and usage is never touched.
 
-    Entries and fields that the file does not name stay; an empty cell, or null, empties a field.
-    Of two entries for one address, the later counts. The file is read and written a hundred entries
-    at a time.
+    Entries and fields that the file does not name stay; an empty cell, or null, empties a field
+    (in a table of your own, an empty cell leaves it as it is). The whole file is checked before
+    anything is written. Each domain that occurs gets an `@domain` entry, after all others.
     """
-    counts: Counter[str] = Counter()
-    shown: list[dict[str, Any]] = []
-    with plain_errors(*_EXPECTED), progress("mailboxes") as advance:
-        target = _table(table, stack, region)
-        for batch in batched(read_entries(file), _BATCH, strict=False):
-            for change in target.put(batch, dry_run=dry_run):
-                counts[change.kind] += 1
-                if change.kind != "unchanged" and (dry_run or as_json):
-                    shown.append(_difference(change))
-            advance(len(batch))
+    with plain_errors(*_EXPECTED):
+        target = Target.find(table, stack, region, attributes)
+        if not dry_run:
+            target.to_write(own_table)
+        plan = _planned(file, target, keep=dry_run or as_json)
+        if not dry_run:
+            _carry_out(file, target, plan)
     if as_json:
-        print_json({"dry_run": dry_run, "counts": dict(counts), "changes": shown})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "counts": dict(plan.counts),
+                "domains": plan.new_domains,
+                "changes": plan.shown,
+            }
+        )
         return
-    if shown:
+    if plan.shown:
         columns = ("", "address", "difference")
-        print_table("", columns, [(s["kind"], s["address"], s["difference"]) for s in shown])
+        print_table("", columns, [(s["kind"], s["address"], s["difference"]) for s in plan.shown])
     done = "would be " if dry_run else ""
+    counts = plan.counts
     say(
         f"{counts['added']} {done}added, {counts['changed']} {done}changed, "
         f"{counts['unchanged']} as they are."
     )
+    if plan.new_domains:
+        verb = "would speak" if dry_run else "speaks"
+        names = ", ".join(key[1:] for key in plan.new_domains[:10])
+        more = f" and {len(plan.new_domains) - 10} more" if len(plan.new_domains) > 10 else ""
+        say(f"The directory {verb} for {names}{more} from now on.")
+    if plan.left_alone:
+        note(
+            f"{plan.left_alone} empty cells left the table of your own as it is: "
+            "`bouncer mailbox set --unset FIELD` empties a field"
+        )
+
+
+def _planned(file: Path, target: Target, *, keep: bool) -> Plan:
+    """What the import of a file does.
+
+    Args:
+        keep: whether each difference is wanted, not only their number.
+
+    Raises:
+        MailboxFileError: a mistake in the file, or in what it would make of the table.
+    """
+    survey = Survey(file)
+    plan = Plan(counts=Counter(), shown=[], new_domains=[])
+    merged: list[Mailbox] = []
+    with progress("entries checked") as advance:
+        for batch in batched(survey.entries(), _BATCH, strict=False):
+            entries = _meant(batch, target)
+            plan.left_alone += sum(len(e.named) for e in batch) - sum(len(e.named) for e in entries)
+            once = {each.mailbox.address: each for each in entries}
+            for change in target.table.put(list(once.values()), dry_run=True):
+                entry = once[change.address]
+                problems = list(limits_of_alias(entry.mailbox))
+                if change.kind == "added":
+                    problems += unsaid_catch_all(change.mailbox, entry.named - entry.empty)
+                for problem in problems:
+                    survey.of(change.mailbox, problem)
+                if change.mailbox.alias_for or change.mailbox.moved_to:
+                    merged.append(change.mailbox)
+                plan.counts[change.kind] += 1
+                if keep and change.kind != "unchanged":
+                    plan.shown.append(_difference(change))
+            advance(len(batch))
+    _check_targets(survey, merged, target)
+    survey.refuse()
+    plan.new_domains = _new_domains(survey, target)
+    return plan
+
+
+def _meant(batch: tuple[MailboxEntry, ...], target: Target) -> list[MailboxEntry]:
+    """The entries of a batch; an empty cell never empties a column of the user's own."""
+    if not target.own:
+        return list(batch)
+    return [msgspec.structs.replace(each, named=each.named - each.empty) for each in batch]
+
+
+def _check_targets(survey: Survey, leading: list[Mailbox], target: Target) -> None:
+    for some in batched(leading, _BATCH, strict=False):
+        targets = [to for each in some for to in (each.alias_for, each.moved_to) if to]
+        keys = [key for each in targets for key in candidates(each)]
+        of_file = {
+            key: survey.defaults.get(key, Mailbox(address=key))
+            for key in keys
+            if key in survey.places
+        }
+        made = {key: domain_entry(key) for key in survey.domains & {*keys}}
+        entries = made | target.table.get(keys) | of_file | {each.address: each for each in some}
+        for each in some:
+            for problem in target_problems(each, entries, target.domains):
+                survey.of(each, problem)
+
+
+def _new_domains(survey: Survey, target: Target) -> list[str]:
+    if target.own:
+        return []  # its domains are the stack's parameter MailboxDomains
+    missing = sorted(survey.domains - {*survey.defaults})
+    return [
+        key
+        for key in missing
+        if key[1:] not in target.domains and key not in (target.table.get(missing))
+    ]
+
+
+def _carry_out(file: Path, target: Target, plan: Plan) -> None:
+    """Write what was planned; the `@domain` entries last, so that half an import bounces nobody."""
+    done = Counter[str]()
+
+    def written(count: int) -> None:
+        done["entries"] += count
+        advance(count)
+
+    domains: list[MailboxEntry] = []
+
+    def addresses() -> Iterator[MailboxEntry]:
+        for each in survey.entries():
+            if each.mailbox.address.startswith("@"):
+                domains.append(each)
+            else:
+                yield each
+
+    survey = Survey(file)
+    with progress("mailboxes", plan.total) as advance, _saying_what_is_written(done, plan):
+        for batch in batched(addresses(), _BATCH, strict=False):
+            target.table.put(_meant(batch, target), written=written)
+        for batch in batched(domains, _BATCH, strict=False):
+            target.table.put(_meant(batch, target), written=written)
+        made = [
+            MailboxEntry(mailbox=domain_entry(key), named=frozenset({"address", "catch_all"}))
+            for key in plan.new_domains
+        ]
+        for batch in batched(made, _BATCH, strict=False):
+            target.table.put(batch)
+
+
+@contextlib.contextmanager
+def _saying_what_is_written(done: Counter[str], plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        note(
+            f"{done['entries']} of {plan.total} entries are as the file has them, and no @domain "
+            "entry is new: import the file again, which goes on from there"
+        )
+        raise
 
 
 @app.command()
@@ -271,15 +659,17 @@ def export(
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
+    attributes: AttributesOption = None,
 ) -> None:
     """Write every entry so that `import` reads it."""
-    with plain_errors(*_EXPECTED):
-        boxes = _table(table, stack, region).scan()
+    with plain_errors(*_EXPECTED), progress("entries written") as advance:
+        boxes = Target.find(table, stack, region, attributes).table.scan()
         if file is None:
-            write_mailboxes(boxes, sys.stdout, as_csv=False)
+            write_mailboxes(boxes, sys.stdout, as_csv=False, advance=advance)
             return
-        with file.open("w", newline="", encoding="utf-8") as target:
-            write_mailboxes(boxes, target, as_csv=file.suffix.lower() == ".csv")
+        with file.open("w", newline="", encoding="utf-8") as out:
+            as_csv = file.suffix.lower() == ".csv"
+            write_mailboxes(boxes, out, as_csv=as_csv, advance=advance)
 
 
 @app.command()
@@ -340,28 +730,40 @@ def _fields(**given: Any) -> dict[str, Any]:
         }
 
 
-def _convert(fields: dict[str, Any]) -> Mailbox:
+def _convert(fields: dict[str, Any], named: Any) -> Mailbox:
+    """
+    Raises:
+        MailboxFileError: an entry that nobody can mean.
+    """
     try:
         mailbox = msgspec.convert(fields, Mailbox)
         check_entry(mailbox)
     except (msgspec.ValidationError, EntryError) as error:
         raise MailboxFileError(str(error)) from error
+    for problem in unsaid_catch_all(mailbox, named):
+        raise MailboxFileError(problem)
     return msgspec.structs.replace(mailbox, address=normalise(mailbox.address))
 
 
-def _change(
-    table: str | None,
-    stack: str,
-    region: str | None,
-    address: str,
-    fields: dict[str, Any],
-    unset: list[str],
-) -> None:
+def _check_alias(mailbox: Mailbox) -> None:
+    for problem in limits_of_alias(mailbox):
+        raise MailboxFileError(problem)
+
+
+def _change(target: Target, address: str, fields: dict[str, Any], unset: list[str]) -> None:
     known = set(Mailbox.__struct_fields__) - {"address"}
     if unknown := set(unset) - known:
         raise MailboxFileError(f"no field is called {', '.join(unknown)}: {', '.join(known)}")
-    _convert({"address": address, **fields})
     if not fields and not unset:
         raise MailboxFileError("say what to change: see `bouncer mailbox set --help`")
-    if not _table(table, stack, region).change(normalise(address), fields, unset):
+    key = normalise(address)
+    _check_alias(_convert({"address": address, **fields}, {"catch_all"}))
+    standing = target.table.get([key]).get(key)
+    if standing is None:
+        raise MailboxFileError(f"{address} has no entry: add it with `bouncer mailbox add`")
+    left = {k: v for k, v in msgspec.to_builtins(standing).items() if k not in unset}
+    merged = _convert(left | fields, {"catch_all"})
+    if {"alias_for", "moved_to"} & fields.keys():
+        target.check_targets(merged)
+    if not target.table.change(key, fields, unset):
         raise MailboxFileError(f"{address} has no entry: add it with `bouncer mailbox add`")

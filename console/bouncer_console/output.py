@@ -1,9 +1,11 @@
 """What a command prints: a table for people, JSON for programs, errors on stderr."""
 
+import itertools
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -15,20 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from bouncer.mailboxes import moment_of
 
-def moment_of(text: str) -> datetime:
-    """An ISO 8601 time, in UTC, which it is without an offset.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f"{text!r} is not ISO 8601: write it as in 2026-11-21T12:00:00Z"
-        ) from error
+_LINE_EVERY_SECONDS = 2.0
+_WORTH_A_LINE = 1000
+"""Fewer steps than these are done before anybody wonders how far it is."""
 
 
 def _option(text: str) -> datetime:
@@ -104,8 +97,58 @@ def plain_errors(*expected: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, when that is a terminal; call what is yielded with the steps done."""
+    """How far it is, on stderr: a bar where that is a terminal, else a line now and then.
+
+    Yields:
+        A function to call with the steps done.
+    """
+    if not errors.is_terminal:
+        yield from _progress_lines(what, total)
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+def _progress_lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    done = 0
+    said = time.monotonic()
+    of = "" if total is None else f" of {total:,}"
+
+    def advance(steps: int) -> None:
+        nonlocal done, said
+        done += steps
+        if time.monotonic() - said >= _LINE_EVERY_SECONDS:
+            said = time.monotonic()
+            note(f"{what}: {done:,}{of}")
+
+    try:
+        yield advance
+    finally:
+        if done >= _WORTH_A_LINE:
+            note(f"{what}: {done:,}{of}")
+
+
+def stream_json(values: Iterable[Any]) -> None:
+    """A JSON list on stdout, written as its items come."""
+    separator = "["
+    for each in values:
+        typer.echo(separator)
+        typer.echo(msgspec.json.encode(each, enc_hook=str).decode(), nl=False)
+        separator = ","
+    typer.echo("[]" if separator == "[" else "\n]")
+
+
+def stream_table(columns: Sequence[tuple[str, int]], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout, written as its rows come, so with widths that are known beforehand."""
+    widths = [width for _, width in columns]
+    header = [name for name, _ in columns]
+    for row in itertools.chain((header, ["-" * width for width in widths]), rows):
+        cells = (_printable(_cell(cell)) for cell in row)
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        typer.echo(line.rstrip())
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -6,7 +6,6 @@ import typer
 
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.receipt_rules import RuleChange, SyncError, changes, wanted
-from bouncer.settings import domain_names
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -85,7 +84,7 @@ def sync(
         rules = ReceiptRules(deployment.client("ses"), rule_set, base)
         needed = wanted(
             deployment.mailbox_table().scan(),
-            domain_names(deployment.parameters.get("MailboxDomains", "")),
+            deployment.mailbox_domains,
         )
         ours, others = rules.read()
         todo = changes(ours, base, needed.recipients, others, rules.stale_copies())

@@ -29,6 +29,7 @@ from bouncer.delivery.bounce import (
 )
 from bouncer.delivery.ledger import BounceState, LedgerUnavailableError
 from bouncer.delivery.queue import QueueUnavailableError
+from bouncer.mailboxes import moment_of
 from bouncer.settings import Settings
 from bouncer_console.deployment import (
     DEFAULT_STACK,
@@ -41,7 +42,6 @@ from bouncer_console.output import (
     MOMENT,
     Json,
     fail,
-    moment_of,
     plain_errors,
     print_json,
     print_table,

@@ -43,6 +43,7 @@ def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
         other,
         MailboxTableName="users",
         MailboxAttributes="address=email,quota_bytes=quota,used_bytes=used",
+        MailboxDomains="example.com",
     )
     assert site.decided(site.mail("zoe@example.com"))["recipients"][0]["reason"] == "over-quota"
     assert site.decided(site.mail("yan+x@example.com"))["recipients"][0]["reason"] == "accept"
@@ -54,7 +55,12 @@ def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
 
 def test_without_stored_mail_size_rules_do_not_hold_and_the_rest_does(other: Site) -> None:
     site = _deploy(
-        other, StoreMail="none", InvocationType="Event", MailboxTableName="", MailboxAttributes=""
+        other,
+        StoreMail="none",
+        InvocationType="Event",
+        MailboxTableName="",
+        MailboxAttributes="",
+        MailboxDomains="",
     )
     assert run(site, "mailbox", "import", str(stack.MAILBOXES)).returncode == 0
     message_id = site.mail("nobody@example.com")

@@ -669,7 +669,7 @@ def test_a_policy_may_list_its_mailboxes() -> None:
         "b@example.com" = { alias_for = "a@example.com" }
         "c@example.com" = { moved_to = "c@example.net", tell_new_address = true }
         "@example.org" = { catch_all = false, separator = "-" }
-        "@example.net" = { status = "active", separator = "" }
+        "@example.net" = { status = "active", catch_all = true, separator = "" }
         "@example.edu" = { catch_all = true, separator = "+" }
         """
     )

@@ -383,10 +383,46 @@ def test_a_domain_of_ours_is_a_domain(domain: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ('"alice" = {}', 'mailboxes."alice": write user@domain or @domain'),
-        ('"alice@localhost" = {}', 'mailboxes."alice@localhost": write user@domain or @domain'),
-        ('"@" = {}', 'mailboxes."@": write user@domain or @domain'),
-        ('"*@*.example" = {}', 'mailboxes."*@*.example": write user@domain or @domain'),
+        ('"alice" = {}', "mailboxes.\"alice\": address 'alice': write user@domain, or @domain"),
+        (
+            '"alice@localhost" = {}',
+            "mailboxes.\"alice@localhost\": address 'alice@localhost': write user",
+        ),
+        ('"@" = {}', "mailboxes.\"@\": address '@': write user@domain, or @domain"),
+        ('"*@*.example" = {}', "mailboxes.\"*@*.example\": address '*@*.example' is a pattern"),
+        ('"*@a.example" = {}', "mailboxes.\"*@a.example\": address '*@a.example' is a pattern"),
+        (
+            '"a@b.example" = {}\n"A@B.example" = {}',
+            'mailboxes."A@B.example" is the same address as "a@b.example": keep one of the two',
+        ),
+        (
+            '"a@b.example" = { alias_for = "bob" }',
+            "mailboxes.\"a@b.example\": alias_for 'bob': write user@domain",
+        ),
+        (
+            '"a@b.example" = { moved_to = "A@B.example" }',
+            "mailboxes.\"a@b.example\": moved_to 'A@B.example' is the address itself",
+        ),
+        (
+            '"a@b.example" = { alias_for = "c@b.example" }',
+            "mailboxes.\"a@b.example\": alias_for 'c@b.example' leads nowhere",
+        ),
+        (
+            '"a@b.example" = { quota = 0 }',
+            'mailboxes."a@b.example": quota 0 would refuse every mail: leave it out for no limit',
+        ),
+        (
+            '"a@b.example" = { size_limit = "0 MB" }',
+            'mailboxes."a@b.example": size_limit 0 would refuse every mail',
+        ),
+        (
+            '"@b.example" = { quota = "1 GB" }',
+            'mailboxes."@b.example": @b.example has quota and does not say catch_all',
+        ),
+        (
+            '"a@b.example" = { alias_for = "c@d.example", quota = "1 GB" }',
+            'mailboxes."a@b.example": quota of an alias limits nothing',
+        ),
         (
             '"a@example.com" = { quota = -1 }',
             'mailboxes."a@example.com": -1 is not a size: it has to be from 0 to 8 EiB',

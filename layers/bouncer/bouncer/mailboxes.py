@@ -302,6 +302,39 @@ def limits_of_alias(mailbox: Mailbox) -> Iterator[str]:
                 )
 
 
+def unsaid_catch_all(mailbox: Mailbox, named: Collection[str]) -> Iterator[str]:
+    """An `@domain` entry with defaults for its addresses that leaves open whether all exist."""
+    given = [name for name in (*LIMITS, "separator") if name in named]
+    if mailbox.address.startswith("@") and given and "catch_all" not in named:
+        yield (
+            f"{mailbox.address} has {', '.join(given)} and does not say catch_all: write true if "
+            "every address of the domain exists, false if only those with an entry do"
+        )
+
+
+def target_problems(
+    mailbox: Mailbox, entries: Mapping[str, Mailbox], domains: Collection[str] = ()
+) -> Iterator[str]:
+    """Where an entry leads nowhere, although the directory speaks for the target's domain.
+
+    Args:
+        entries, domains: as `answer` has them.
+    """
+    for name in ("alias_for", "moved_to"):
+        target = getattr(mailbox, name)
+        if target is None:
+            continue
+        _, key, _ = _found(target, entries)
+        known = domain_of(target) in domains or domain_key_of(target) in entries
+        if key == normalise(mailbox.address):
+            yield f"{name} {target!r} leads back to the entry itself: write another address"
+        elif known and not key:
+            yield (
+                f"{name} {target!r} leads nowhere: the directory has its domain and not the "
+                "address; add that first, or write another"
+            )
+
+
 def usable(mailbox: Mailbox) -> tuple[Mailbox, list[str]]:
     """An entry without the fields that nobody can mean so, and why each was left out.
 

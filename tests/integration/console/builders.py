@@ -1,5 +1,6 @@
 """What the tests of the command share: how it is called, and a stack that is there."""
 
+import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_sqs import SQSClient
 from typer.testing import CliRunner, Result
@@ -24,6 +25,7 @@ from tests.integration.builders import (
     NOBODY,
     PREFIX,
     bounce,
+    create_mailbox_table,
     ses_event,
 )
 
@@ -196,3 +198,22 @@ def number_in(sqs: SQSClient, queue: str) -> int:
     names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)
     return sum(map(int, answer["Attributes"].values()))
+
+
+def own_table(stack: Stack, dynamodb: DynamoDBClient) -> None:
+    """The stack's directory is a table of the user's own, with names of its own."""
+    create_mailbox_table(dynamodb, "users", key="email")
+    stack.outputs["MailboxTable"] = "users"
+    stack.parameters["MailboxTableName"] = "users"
+    stack.parameters["MailboxAttributes"] = "address=email,quota_bytes=quota"
+
+
+def fail_after(client: Any, operation: str, times: int) -> None:
+    """Let so many requests of an operation through, and none after them."""
+    asked = itertools.count(1)
+
+    def refuse(**_: Any) -> None:
+        if next(asked) > times:
+            raise EndpointConnectionError(endpoint_url="https://dynamodb.example")
+
+    client.meta.events.register(f"before-call.dynamodb.{operation}", refuse)

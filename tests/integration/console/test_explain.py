@@ -277,8 +277,8 @@ def test_a_policy_that_is_not_utf_8_is_named(tmp_path: Path, command: str) -> No
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("address,quota\na@example.com,5\n", "entry 1: no field is called quota"),
-        ("address\nalice\n", "entry 1: address"),
+        ("address,quota\na@example.com,5\n", "line 2: no field is called quota"),
+        ("address\nalice\n", "line 2: address"),
         (b"address\ncaf\xe9@example.com\n", "is not UTF-8"),
     ],
 )

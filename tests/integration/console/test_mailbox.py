@@ -1,18 +1,25 @@
 """`bouncer mailbox`: one entry at a time."""
 
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from email import message_from_string
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from bouncer.mailboxes import utc_day
+from bouncer_console.output import stream_json, stream_table
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
     NOBODY,
     create_mailbox_table,
     item,
+    know_domain,
     mailbox_of,
     put_mailbox,
     stored,
@@ -22,7 +29,9 @@ from tests.integration.console.builders import (
     Stack,
     bouncer,
     error_of,
+    file,
     mailbox,
+    own_table,
     printed_json,
 )
 
@@ -197,13 +206,210 @@ def test_a_table_that_is_not_there_is_named() -> None:
     assert "ResourceNotFoundException" in error_of("mailbox", "list", "--table", "nowhere")
 
 
-def test_the_list_is_sorted(dynamodb: DynamoDBClient) -> None:
+def test_the_list_has_every_entry(dynamodb: DynamoDBClient) -> None:
     for address in ("b@example.com", ALICE, "c@example.com"):
         put_mailbox(dynamodb, address, quota_bytes=5)
     listed = json.loads(mailbox("list", "--json").stdout)
-    assert [each["address"] for each in listed] == [ALICE, "b@example.com", "c@example.com"]
-    text = mailbox("list").stdout
-    assert text.index(ALICE) < text.index("b@example.com") < text.index("c@example.com")
+    assert {each["address"] for each in listed} == {ALICE, "b@example.com", "c@example.com"}
+    header, _, *lines = mailbox("list").stdout.splitlines()
+    assert header.split() == ["address", "status", "used", "quota", "size", "limit", "leads", "to"]
+    assert sorted(line.split()[0] for line in lines) == [ALICE, "b@example.com", "c@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("options", "listed"),
+    [
+        (["--domain", "Example.ORG"], {"x@example.org", "@example.org"}),
+        (["--status", "disabled"], {"off@example.com"}),
+        (["--fuller-than", "90"], {"full@example.com", "busy@example.com"}),
+        (["--fuller-than", "0", "--domain", "example.org"], {"x@example.org", "@example.org"}),
+        (["--suspicious"], {"Upper@example.com", "was@example.com"}),
+    ],
+)
+def test_the_list_is_of_what_is_asked_for(
+    dynamodb: DynamoDBClient, options: list[str], listed: set[str]
+) -> None:
+    put_mailbox(dynamodb, quota_bytes=100, used_bytes=89)
+    put_mailbox(dynamodb, "x@example.org")
+    put_mailbox(dynamodb, "@example.org")
+    put_mailbox(dynamodb, "off@example.com", status="disabled")
+    was = {"status": "disabled", "status_until": "2020-01-01T00:00:00Z"}
+    put_mailbox(dynamodb, "was@example.com", **was)
+    put_mailbox(dynamodb, "full@example.com", quota_bytes=100, used_bytes=90)
+    today = utc_day(datetime.now(UTC))
+    day = {"quota_messages_per_day": 3, "messages_today": 3, "messages_day": today}
+    put_mailbox(dynamodb, "busy@example.com", **day)
+    put_mailbox(dynamodb, "Upper@example.com")
+    shown = json.loads(mailbox("list", "--json", *options).stdout)
+    assert {each["address"] for each in shown} == listed
+
+
+def test_an_empty_list_is_a_list(dynamodb: DynamoDBClient) -> None:
+    assert json.loads(mailbox("list", "--json").stdout) == []
+
+
+def test_the_first_rows_are_written_before_the_last_are_read() -> None:
+    """Whatever the table's size, it is never whole in memory."""
+    read: list[int] = []
+    shown: list[int] = []
+
+    def rows() -> Iterator[tuple[int]]:
+        for number in range(3):
+            read.append(number)
+            yield (number,)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer, "echo", lambda *_, **__: shown.append(len(read)))
+        stream_table((("n", 3),), rows())
+        stream_json({"n": n} for (n,) in rows())
+    assert shown[:5] == [0, 0, 1, 2, 3]
+    assert shown[5] == 4
+
+
+# --- Who takes an address's mail -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "entry", "way", "taken_by"),
+    [
+        ("alice+tag@example.com", ALICE, "without its tag", ALICE),
+        ("sales@example.com", "sales@example.com", "address", ALICE),
+        ("x@shop.example", "@shop.example", "catch-all", ALICE),
+        (ALICE, ALICE, "address", ALICE),
+    ],
+)
+def test_show_says_who_takes_the_mail(
+    dynamodb: DynamoDBClient, address: str, entry: str, way: str, taken_by: str
+) -> None:
+    put_mailbox(dynamodb)
+    put_mailbox(dynamodb, "sales@example.com", alias_for=ALICE)
+    put_mailbox(dynamodb, "@shop.example", alias_for=ALICE)
+    shown = json.loads(mailbox("show", address, "--json").stdout)
+    assert (shown["entry"], shown["way"], shown["taken_by"]) == (entry, way, taken_by)
+    text = mailbox("show", address).stdout
+    assert ("no entry of its own" in text) is (address != entry)
+    assert (f"{taken_by} takes its mail" in text) is (taken_by != entry)
+
+
+def test_show_tells_an_unknown_address_from_an_unknown_domain(dynamodb: DynamoDBClient) -> None:
+    know_domain(dynamodb)
+    told = [
+        error_of("mailbox", "show", each, "--table", MAILBOXES)
+        for each in (NOBODY, "x@example.org")
+    ]
+    assert ["says nothing of its domain" in each for each in told] == [False, True]
+
+
+# --- Status ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["set", "--status", "active"], ["enable"]])
+@pytest.mark.parametrize("until", ["2020-01-01T00:00:00Z", "2099-01-01T00:00:00Z"])
+def test_a_status_that_is_set_is_not_undone_by_an_old_end(
+    dynamodb: DynamoDBClient, command: list[str], until: str
+) -> None:
+    put_mailbox(dynamodb, status="disabled", status_until=until)
+    name, *options = command
+    mailbox(name, ALICE, *options)
+    assert mailbox_of(dynamodb) == {"address": ALICE, "status": "active"}
+
+
+def test_disabling_for_good_by_set_drops_the_old_end(dynamodb: DynamoDBClient) -> None:
+    put_mailbox(dynamodb, status="disabled", status_until="2020-01-01T00:00:00Z")
+    mailbox("set", ALICE, "--status", "disabled")
+    assert mailbox_of(dynamodb) == {"address": ALICE, "status": "disabled"}
+
+
+# --- A table of the user's own ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["add", NOBODY],
+        ["set", ALICE, "--quota", "1"],
+        ["disable", ALICE],
+        ["enable", ALICE],
+        ["remove", ALICE],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_table_of_the_users_own_is_not_written_unasked(
+    stack: Stack, dynamodb: DynamoDBClient, command: list[str]
+) -> None:
+    own_table(stack, dynamodb)
+    dynamodb.put_item(TableName="users", Item=item(email=ALICE))
+    before = dynamodb.scan(TableName="users")["Items"]
+    assert "say --own-table" in error_of("mailbox", *command)
+    assert dynamodb.scan(TableName="users")["Items"] == before
+    bouncer("mailbox", *command, "--own-table")
+    assert dynamodb.scan(TableName="users")["Items"] != before
+    assert stored(dynamodb, "users", email="@example.com") == {}
+
+
+# --- Check -----------------------------------------------------------------------------------
+
+
+def found_by_check(*arguments: Any, code: int = 0) -> set[tuple[str, str]]:
+    report = json.loads(bouncer("mailbox", "check", *arguments, "--json", code=code).stdout)
+    return {(each["kind"], each["address"]) for each in report["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"address": "Upper@example.com"}, "mistake"),
+        ({"address": "*@example.com"}, "mistake"),
+        ({"address": "a@example.com", "alias_for": "gone@example.com"}, "mistake"),
+        ({"address": "a@example.com", "alias_for": "a+x@example.com"}, "mistake"),
+        ({"address": "a@example.com", "moved_to": "gone@example.com"}, "mistake"),
+        ({"address": "a@example.com", "alias_for": "sales@example.com"}, "warning"),
+        (
+            {
+                "address": "a@example.com",
+                "status": "disabled",
+                "status_until": "2020-01-01T00:00:00Z",
+            },
+            "warning",
+        ),
+        ({"address": "a@example.com", "status_until": "2099-01-01T00:00:00Z"}, "warning"),
+        ({"address": "a@example.com", "tell_new_address": True}, "warning"),
+        ({"address": "a@example.com", "catch_all": False}, "warning"),
+        ({"address": "a@example.com", "alias_for": ALICE, "quota_bytes": 5}, "warning"),
+        ({"address": "a@example.com", "used_bytes": -5}, "warning"),
+    ],
+    ids=str,
+)
+def test_check_reports_what_looks_wrong_in_the_directory(
+    dynamodb: DynamoDBClient, fields: dict[str, Any], kind: str
+) -> None:
+    know_domain(dynamodb)
+    put_mailbox(dynamodb)
+    put_mailbox(dynamodb, "postmaster@example.com", alias_for=ALICE)
+    put_mailbox(dynamodb, "sales@example.com", alias_for=ALICE)
+    assert found_by_check("--table", MAILBOXES) == set()
+    put_mailbox(dynamodb, **fields)
+    code = int(kind == "mistake")
+    assert (kind, fields["address"]) in found_by_check("--table", MAILBOXES, code=code)
+
+
+def test_check_reports_domains_without_entry_and_without_postmaster(
+    dynamodb: DynamoDBClient,
+) -> None:
+    put_mailbox(dynamodb)
+    put_mailbox(dynamodb, "@shop.example")
+    report = json.loads(mailbox("check", "--json").stdout)
+    problems = [each["problem"] for each in report["findings"] if each["address"] == "@example.com"]
+    assert any("no entry for it" in each for each in problems)
+    assert any("postmaster@example.com is missing" in each for each in problems)
+    assert not [each for each in report["findings"] if each["address"] == "@shop.example"]
+
+
+def test_check_of_a_file_reports_mistakes_and_what_is_missing(tmp_path: Path) -> None:
+    path = file(tmp_path, "b.csv", f"address,quota_bytes\n{ALICE},0\nbob@example.com,\n")
+    result = bouncer("mailbox", "check", path, code=1)
+    assert "line 2: quota_bytes 0 would refuse every mail" in result.stdout.replace("\n", " ")
+    assert found_by_check(path, code=1) == {("mistake", ""), ("warning", "@example.com")}
 
 
 @pytest.mark.parametrize("command", ["list", "export"])
@@ -227,8 +433,8 @@ def test_the_stacks_own_table_is_used_under_its_own_names(
     stack.outputs["MailboxTable"] = "users"
     stack.parameters["MailboxAttributes"] = "address=email,quota_bytes=quota"
     dynamodb.put_item(TableName="users", Item=item(email=NOBODY, quota=5))
-    bouncer("mailbox", "add", ALICE, "--quota", "7")
-    bouncer("mailbox", "set", NOBODY, "--quota", "6")
+    bouncer("mailbox", "add", ALICE, "--quota", "7", "--own-table")
+    bouncer("mailbox", "set", NOBODY, "--quota", "6", "--own-table")
     listed = [(each["address"], each["quota_bytes"]) for each in printed_json("mailbox", "list")]
-    assert listed == [(ALICE, 7), (NOBODY, 6)]
+    assert sorted(listed) == [(ALICE, 7), (NOBODY, 6)]
     assert stored(dynamodb, "users", email=ALICE) == {"email": ALICE, "quota": "7"}

@@ -5,19 +5,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from bouncer.aws.directory import DynamoDirectory
+from bouncer_console import mailbox as mailbox_command
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
     NOBODY,
+    create_mailbox_table,
+    item,
     mailbox_of,
     put_mailbox,
+    stored,
 )
 from tests.integration.console.builders import (
+    EVENTS,
+    Stack,
+    bouncer,
     error_of,
+    fail_after,
     file,
     mailbox,
+    own_table,
     thousand,
 )
 
@@ -32,7 +44,8 @@ def test_an_import_of_a_thousand_is_safe_to_repeat_and_never_touches_usage(
         json.loads(mailbox("import", path, "--json").stdout)["counts"],
     ]
     assert counts == [{"added": 999, "changed": 1}, {"unchanged": 1000}]
-    assert len(json.loads(mailbox("list", "--json").stdout)) == 1000
+    listed = {each["address"] for each in json.loads(mailbox("list", "--json").stdout)}
+    assert len(listed - {"@example.com"}) == 1000
     kept = mailbox_of(dynamodb, "user0007@example.com")
     assert (kept["used_bytes"], kept["messages_today"], kept["quota_bytes"]) == ("77", "7", "1000")
 
@@ -64,15 +77,15 @@ def test_entries_that_a_file_does_not_name_stay(tmp_path: Path, dynamodb: Dynamo
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("boxes.csv", "address,quota\na@example.com,5\n", "entry 1: no field is called quota"),
-        ("boxes.csv", "address\na@example.com,5\n", "entry 1 has more cells than the header"),
-        ("boxes.csv", "address\nalice\n", "entry 1: address 'alice': write user@domain"),
-        ("boxes.csv", "address,quota_bytes\na@example.com,many\n", "entry 1: Expected `int"),
-        ("boxes.json", '[{"address": "a@example.com"}, 5]', "entry 2 is not an object"),
+        ("boxes.csv", "address,quota\na@example.com,5\n", "line 2: no field is called quota"),
+        ("boxes.csv", "address\na@example.com,5\n", "line 2: it has more cells than the header"),
+        ("boxes.csv", "address\nalice\n", "line 2: address 'alice': write user@domain"),
+        ("boxes.csv", "address,quota_bytes\na@example.com,many\n", "line 2: Expected `int"),
+        ("boxes.json", '[{"address": "a@example.com"}, 5]', "entry 2: it is not an object"),
         ("boxes.json", '[{"address": "a@example.com"', "is not JSON"),
         ("boxes.json", '[{"quota_bytes": 5}]', "missing required field `address`"),
-        ("boxes.csv", "address,quota_bytes\na@example.com,-5\n", "entry 1: Expected `int` >= 0"),
-        ("boxes.csv", "address\na@example.com\n@localhost\n", "entry 2: address '@localhost'"),
+        ("boxes.csv", "address,quota_bytes\na@example.com,-5\n", "line 2: Expected `int` >= 0"),
+        ("boxes.csv", "address\na@example.com\n@localhost\n", "line 3: address '@localhost'"),
         (
             "boxes.json",
             [{"address": ALICE, "alias_for": "bob"}],
@@ -205,3 +218,188 @@ def test_an_export_without_a_file_is_printed_a_line_an_entry(dynamodb: DynamoDBC
     put_mailbox(dynamodb, NOBODY)
     lines = [json.loads(line) for line in mailbox("export").stdout.splitlines()]
     assert {each["address"] for each in lines} == {ALICE, NOBODY}
+
+
+# --- What is found before anything is written ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        (
+            "b.csv",
+            f"address,status\n{ALICE},disabled\n{NOBODY},\nAlice@Example.com,\n",
+            "line 4: alice@example.com is on line 2 already",
+        ),
+        (
+            "b.json",
+            [{"address": ALICE}, {"address": ALICE}],
+            "entry 2: alice@example.com is on entry 1",
+        ),
+        (
+            "b.csv",
+            "address,alias_for,alias_for\na@example.com,b@example.net,\n",
+            "the header has alias_for twice",
+        ),
+        (
+            "b.json",
+            '[{"address": "a@example.com", "status": null, "status": "active"}]',
+            "entry 1: it has the field status twice",
+        ),
+        ("b.json", [{"address": ["a@example.com"]}], "address is a list or an object"),
+        ("b.csv", "quota_bytes\n5\n", "the header has no column address"),
+        ("b.csv", "", "the header has no column address"),
+        ("b.csv", "address\n*@example.com\n", "line 2: address '*@example.com' is a pattern"),
+        (
+            "b.csv",
+            "address,quota_bytes\na@example.com,0\n",
+            "quota_bytes 0 would refuse every mail",
+        ),
+        ("b.csv", "address,quota_bytes\n@example.com,5\n", "does not say catch_all"),
+        (
+            "b.csv",
+            "address,alias_for\na@example.com,b@example.com\n",
+            "line 2: alias_for 'b@example.com' leads nowhere",
+        ),
+        (
+            "b.csv",
+            "address,moved_to\na@example.com,b@example.com\n",
+            "line 2: moved_to 'b@example.com' leads nowhere",
+        ),
+        ("b.csv", "address,alias_for\na@example.com,a+x@example.com\n", "leads back to the entry"),
+        (
+            "b.csv",
+            "address,alias_for,quota_bytes\na@example.com,b@example.net,5\n",
+            "quota_bytes of an alias limits nothing",
+        ),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_written(
+    tmp_path: Path, dynamodb: DynamoDBClient, name: str, content: Any, complaint: str
+) -> None:
+    path = file(tmp_path, name, content)
+    before = dynamodb.scan(TableName=MAILBOXES)["Items"]
+    for options in ([], ["--dry-run"]):
+        assert complaint in error_of("mailbox", "import", path, "--table", MAILBOXES, *options)
+    assert complaint in error_of("explain", EVENTS / "accepted.json", "--mailboxes", path)
+    assert dynamodb.scan(TableName=MAILBOXES)["Items"] == before
+
+
+def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, dynamodb: DynamoDBClient) -> None:
+    path = file(tmp_path, "b.csv", "address\nalice\nbob\n" + "x\n" * 30)
+    told = error_of("mailbox", "import", path, "--table", MAILBOXES)
+    assert "line 2: address 'alice'" in told
+    assert "line 3: address 'bob'" in told
+    assert "and 12 more" in told
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"address,quota_bytes\n{ALICE},5\n,\n , \n\n{NOBODY},6\n,,\n",
+        f"Address , QUOTA_BYTES,\n{ALICE},5,\n{NOBODY},6,,,\n",
+        f"address;quota_bytes\n{ALICE};5\n;\n{NOBODY};6\n",
+        f"address\tquota_bytes\n{ALICE}\t5\n{NOBODY}\t6\n",
+        f"\ufeffaddress,quota_bytes\r\n{ALICE},5\r\n{NOBODY},6\r\n",
+    ],
+    ids=["blank rows", "spaces and empty columns", "semicolons", "tabs", "of a spreadsheet"],
+)
+def test_what_spreadsheets_write_is_read(
+    tmp_path: Path, dynamodb: DynamoDBClient, content: str
+) -> None:
+    mailbox("import", file(tmp_path, "boxes.csv", content))
+    kept = {each: mailbox_of(dynamodb, each)["quota_bytes"] for each in (ALICE, NOBODY)}
+    assert kept == {ALICE: "5", NOBODY: "6"}
+
+
+def test_a_row_that_ends_early_empties_nothing(tmp_path: Path, dynamodb: DynamoDBClient) -> None:
+    put_mailbox(dynamodb, quota_bytes=5)
+    mailbox("import", file(tmp_path, "boxes.csv", f"address,quota_bytes\n{ALICE}\n"))
+    assert mailbox_of(dynamodb)["quota_bytes"] == "5"
+
+
+ADDRESSES = st.builds(
+    "{}@{}".format, st.sampled_from("abcd"), st.sampled_from(["example.com", "example.org"])
+)
+ROWS = st.lists(
+    st.tuples(
+        ADDRESSES | st.sampled_from(["@example.com", "@example.org"]),
+        st.sampled_from(["", "1", "2"]),
+        st.sampled_from(["", "active", "disabled"]),
+    ),
+    max_size=8,
+    unique_by=lambda row: row[0],
+)
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(first=ROWS, second=ROWS)
+def test_a_dry_run_counts_as_the_run_does(
+    tmp_path: Path, dynamodb: DynamoDBClient, first: Any, second: Any
+) -> None:
+    for rows in (first, second):
+        lines = [f"{address},{quota},{status},false" for address, quota, status in rows]
+        path = file(tmp_path, "b.csv", "\n".join(["address,quota_bytes,status,catch_all", *lines]))
+        asked = json.loads(mailbox("import", path, "--dry-run", "--json").stdout)
+        done = json.loads(mailbox("import", path, "--json").stdout)
+        assert asked | {"dry_run": False} == done
+    dynamodb.delete_table(TableName=MAILBOXES)
+    create_mailbox_table(dynamodb, MAILBOXES)
+
+
+def test_an_import_speaks_for_the_domains_that_occur_and_an_own_entry_stays(
+    tmp_path: Path, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb, "@example.org", separator="-")
+    path = file(tmp_path, "b.csv", f"address\n{ALICE}\nx@example.org\ny@example.net\n")
+    report = json.loads(mailbox("import", path, "--json").stdout)
+    assert report["domains"] == ["@example.com", "@example.net"]
+    assert mailbox_of(dynamodb, "@example.com") == {"address": "@example.com", "catch_all": "False"}
+    assert mailbox_of(dynamodb, "@example.org") == {"address": "@example.org", "separator": "-"}
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_an_import_that_breaks_off_bounces_nobody_and_says_what_is_written(
+    tmp_path: Path, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """However many writes get through, no mailbox of the file is ever unknown."""
+    addresses = [f"user{number}@example.com" for number in range(110)]
+    path = file(
+        tmp_path,
+        "b.csv",
+        "\n".join(["address,catch_all", "@example.com,false", *(f"{each}," for each in addresses)]),
+    )
+    monkeypatch.setattr(mailbox_command, "client", lambda *_: dynamodb)
+    fail_after(dynamodb, "BatchWriteItem", writes)
+    result = bouncer("mailbox", "import", path, "--table", MAILBOXES, code=1)
+    assert f"{min(25 * writes, 110)} of 111 entries are as the file has them" in result.stderr
+    said = DynamoDirectory(dynamodb, MAILBOXES, {}).look_up(addresses)
+    assert all(each.mailbox or not each.domain_known for each in said.values())
+
+
+def test_an_empty_cell_never_empties_a_column_of_the_users_own(
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    own_table(stack, dynamodb)
+    dynamodb.put_item(TableName="users", Item=item(email=ALICE, quota=5, city="Bern"))
+    path = file(tmp_path, "b.csv", f"address,quota_bytes,status\n{ALICE},,disabled\n")
+    assert "--own-table" in error_of("mailbox", "import", path)
+    assert stored(dynamodb, "users", email=ALICE)["quota"] == "5"
+    result = bouncer("mailbox", "import", path, "--own-table")
+    assert "1 empty cells left the table of your own as it is" in result.stderr
+    assert stored(dynamodb, "users", email=ALICE) == {
+        "email": ALICE,
+        "quota": "5",
+        "city": "Bern",
+        "status": "disabled",
+    }
+
+
+def test_a_long_import_says_how_far_it_is_off_a_terminal(
+    tmp_path: Path, dynamodb: DynamoDBClient
+) -> None:
+    result = mailbox("import", file(tmp_path, "b.csv", thousand(1000)))
+    assert "mailboxes: 1,000 of 1,000" in result.stderr
+    assert "entries read: 1,001" in mailbox("list").stderr

@@ -19,6 +19,7 @@ USAGE_FIELDS = frozenset({"used_bytes", "messages_day", "messages_today"})
 """What mail itself changes; an import leaves it alone."""
 
 _PUTS_A_BATCH = 25  # BatchWriteItem's limit
+_GETS_A_BATCH = 100  # BatchGetItem's
 _WRITERS = 8
 _EXISTS = "attribute_exists(#address)"
 
@@ -29,6 +30,8 @@ class MailboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     mailbox: Mailbox
     named: frozenset[str]
     """The fields that it speaks of, be it to empty them."""
+    empty: frozenset[str] = frozenset()
+    """Those of them whose cell in a CSV file is empty."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +42,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """added, changed or unchanged."""
     fields: dict[str, tuple[Any, Any]] = {}
     """Of a changed or added entry: the field's value before and after."""
+    mailbox: Mailbox
+    """The whole entry as it is then."""
 
 
 class MailboxTable:
@@ -71,7 +76,13 @@ class MailboxTable:
                 yield self._read(item)
 
     def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:
-        """The entries of at most 100 addresses."""
+        """The entries of these addresses; a hundred cost one read."""
+        found: dict[str, Mailbox] = {}
+        for some in batched(dict.fromkeys(addresses), _GETS_A_BATCH, strict=False):
+            found |= self._get(some)
+        return found
+
+    def _get(self, addresses: Iterable[str]) -> dict[str, Mailbox]:
         keys = [self._key(each) for each in addresses]
         found: dict[str, Mailbox] = {}
         while keys:
@@ -126,10 +137,19 @@ class MailboxTable:
             )
         )
 
-    def put(self, entries: Sequence[MailboxEntry], *, dry_run: bool = False) -> list[Change]:
+    def put(
+        self,
+        entries: Sequence[MailboxEntry],
+        *,
+        dry_run: bool = False,
+        written: Callable[[int], None] = lambda _: None,
+    ) -> list[Change]:
         """Bring at most 100 entries to what they are given as.
 
         Fields that an entry does not name stay what they are, and so does usage.
+
+        Args:
+            written: told of entries as soon as they are as they were given.
         """
         wanted = {each.mailbox.address: each for each in entries}
         standing = self.get(list(wanted))
@@ -138,19 +158,23 @@ class MailboxTable:
             for each, entry in wanted.items()
         ]
         if not dry_run:
-            self._write_new([wanted[c.address].mailbox for c in changes if c.kind == "added"])
+            written(sum(each.kind == "unchanged" for each in changes))
+            self._write_new([c.mailbox for c in changes if c.kind == "added"], written)
             changed = [c for c in changes if c.kind == "changed"]
             with ThreadPoolExecutor(_WRITERS) as pool:
-                list(pool.map(self._write_changed, changed))
+                for _ in pool.map(self._write_changed, changed):
+                    written(1)
         return changes
 
-    def _write_new(self, mailboxes: list[Mailbox]) -> None:
+    def _write_new(self, mailboxes: list[Mailbox], written: Callable[[int], None]) -> None:
         for batch in batched(mailboxes, _PUTS_A_BATCH, strict=False):
             requests: Any = [{"PutRequest": {"Item": self._item(each)}} for each in batch]
             pause = 0.05
             while requests:
                 answer = self._client.batch_write_item(RequestItems={self._name: requests})
-                requests = answer["UnprocessedItems"].get(self._name, [])
+                left = answer["UnprocessedItems"].get(self._name, [])
+                written(len(requests) - len(left))
+                requests = left
                 if requests:
                     time.sleep(pause)
                     pause = min(2 * pause, 5.0)
@@ -200,7 +224,7 @@ def _change(standing: Mailbox | None, wanted: MailboxEntry, *, mend: bool) -> Ch
     address, after = wanted.mailbox.address, msgspec.to_builtins(wanted.mailbox)
     if standing is None:
         fields = {name: (None, value) for name, value in after.items() if name != "address"}
-        return Change(address=address, kind="added", fields=fields)
+        return Change(address=address, kind="added", fields=fields, mailbox=wanted.mailbox)
     before = msgspec.to_builtins(standing)
     names = wanted.named - USAGE_FIELDS - {"address"}
     fields = {
@@ -209,7 +233,9 @@ def _change(standing: Mailbox | None, wanted: MailboxEntry, *, mend: bool) -> Ch
         if mend or before.get(name) != after.get(name)
     }
     kind = "changed" if fields else "unchanged"
-    return Change(address=address, kind=kind, fields=fields)
+    given = {name: getattr(wanted.mailbox, name) for name in names}
+    merged = msgspec.structs.replace(standing, **given)
+    return Change(address=address, kind=kind, fields=fields, mailbox=merged)
 
 
 def _value(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """What can be wrong in a policy although every value has the right type."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from bouncer.address import is_deliverable, is_domain, normalise_domain, split
+from bouncer.address import is_deliverable, is_domain, normalise, normalise_domain
 from bouncer.delivery.bounce import (
     EXPLANATION_LIMIT,
     BounceError,
@@ -14,10 +14,17 @@ from bouncer.delivery.bounce import (
     check_typed,
 )
 from bouncer.guards import MARKER, NOT_CONFIGURABLE, GuardName, OtherReason
+from bouncer.mailboxes import (
+    Mailbox,
+    as_imported,
+    entry_problems,
+    limits_of_alias,
+    target_problems,
+    unsaid_catch_all,
+)
 from bouncer.policy.file import (
     Action,
     GuardsSection,
-    MailboxSection,
     MessageDsnSection,
     RecipientDsnSection,
     RuleSection,
@@ -162,7 +169,33 @@ def guards_problems(section: GuardsSection) -> Iterator[str]:
             yield f"guards.off: {name.value!r} cannot be switched off"
 
 
-def mailboxes_problems(sections: dict[str, MailboxSection]) -> Iterator[str]:
-    for address in sections:
-        if not is_domain(split(address)[1]):
-            yield f'mailboxes."{address}": write user@domain or @domain'
+def mailboxes_problems(
+    boxes: Mapping[str, Mailbox], named: Mapping[str, frozenset[str]]
+) -> Iterator[str]:
+    """What an import would refuse, and a second spelling of an address.
+
+    Args:
+        boxes: by their addresses as they are written.
+        named: the fields that each of them names, as the policy calls them.
+    """
+    entries = as_imported(boxes.values())
+    seen: dict[str, str] = {}
+    for address, box in boxes.items():
+        other = seen.setdefault(normalise(address), address)
+        if other != address:
+            yield f'mailboxes."{address}" is the same address as "{other}": keep one of the two'
+        fields = {_FIELD_NAMES.get(name, name) for name in named[address]}
+        alone = list(entry_problems(box))
+        together = () if alone else target_problems(box, entries)
+        for problem in (*alone, *unsaid_catch_all(box, fields), *limits_of_alias(box), *together):
+            yield f'mailboxes."{address}": {_in_the_policys_words(problem)}'
+
+
+_FIELD_NAMES = {"quota": "quota_bytes", "size_limit": "size_limit_bytes"}
+"""A section's names of a mailbox's fields, where sizes have units."""
+
+
+def _in_the_policys_words(problem: str) -> str:
+    for ours, field in _FIELD_NAMES.items():
+        problem = problem.replace(field, ours)
+    return problem.replace("leave it empty", "leave it out")

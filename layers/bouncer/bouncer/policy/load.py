@@ -61,7 +61,7 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         overridden = _overridden(raw["rules"], raw["domains"][domain].get("rules", {}))
         send_bounce = _layered(file.send_bounce, section.send_bounce)
         by_domain[normalise_domain(domain)] = _rules(overridden, send_bounce, place, problems)
-    mailboxes = _static_mailboxes(file.mailboxes, problems)
+    mailboxes = _static_mailboxes(file.mailboxes, raw.get("mailboxes"), problems)
     if problems:
         raise PolicyError("\n".join(f"{origin}: {each}" for each in dict.fromkeys(problems)))
     rules = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
@@ -173,31 +173,35 @@ def _merge_tables(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 
 def _static_mailboxes(
-    sections: dict[str, MailboxSection] | None, problems: list[str]
+    sections: dict[str, MailboxSection] | None, raw: Mapping[str, Any] | None, problems: list[str]
 ) -> tuple[Mailbox, ...] | None:
-    if sections is None:
+    """The `[mailboxes]`, by the same checks as an import.
+
+    Args:
+        raw: the plain tables, which tell what a section names.
+    """
+    if sections is None or raw is None:
         return None
-    problems.extend(check.mailboxes_problems(sections))
-    boxes = []
+    boxes: dict[str, Mailbox] = {}
     for address, section in sections.items():
         try:
-            boxes.append(
-                Mailbox(
-                    address=address,
-                    status=Status(section.status),
-                    quota_bytes=_size_or_none(section.quota),
-                    used_bytes=when.parse_size(section.used),
-                    size_limit_bytes=_size_or_none(section.size_limit),
-                    alias_for=section.alias_for,
-                    moved_to=section.moved_to,
-                    tell_new_address=section.tell_new_address,
-                    catch_all=section.catch_all,
-                    separator=section.separator,
-                )
+            boxes[address] = Mailbox(
+                address=address,
+                status=Status(section.status),
+                quota_bytes=_size_or_none(section.quota),
+                used_bytes=when.parse_size(section.used),
+                size_limit_bytes=_size_or_none(section.size_limit),
+                alias_for=section.alias_for,
+                moved_to=section.moved_to,
+                tell_new_address=section.tell_new_address,
+                catch_all=section.catch_all,
+                separator=section.separator,
             )
         except PolicyError as error:
             problems.append(f'mailboxes."{address}": {error}')
-    return tuple(boxes)
+    named = {address: frozenset(raw[address]) for address in boxes}
+    problems.extend(check.mailboxes_problems(boxes, named))
+    return tuple(boxes.values())
 
 
 def _size_or_none(value: int | str | None) -> int | None:
