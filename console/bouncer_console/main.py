@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bouncer_console import explain, mailbox, mode, operate, policy, rules, send_bounce
+from bouncer_console import explain, live_check, mailbox, mode, operate, policy, rules, send_bounce
 from bouncer_console.doctor.command import doctor
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command()(explain.preview)
 app.command()(explain.replay)
 app.command()(doctor)
 app.command()(mode.mode)
+app.command(name="try")(live_check.live_check)
 app.command()(operate.status)
 app.command()(operate.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)

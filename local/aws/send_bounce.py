@@ -59,6 +59,7 @@ class SendBounce:
         verified: Callable[[], Iterable[str]],
         interval: float = 1.0,
         relay: tuple[str, int] | None = None,
+        bounced: Callable[[str, bytes], None] = lambda _path, _dsn: None,
     ) -> None:
         """
         Args:
@@ -67,6 +68,7 @@ class SendBounce:
             verified: the identities that may send.
             interval: calls closer together than this, in seconds, are throttled.
             relay: an SMTP server that DSNs are sent to as well.
+            bounced: told of each DSN and whom it goes to.
         """
         self.calls: list[Call] = []
         self._outbox = outbox
@@ -74,6 +76,7 @@ class SendBounce:
         self._verified = verified
         self._interval = interval
         self._relay = relay
+        self._bounced = bounced
         self._last_allowed = -interval
 
     def __call__(self, parameters: Mapping[str, str], arrived: float) -> str:
@@ -168,6 +171,7 @@ class SendBounce:
         if self._relay:
             with smtplib.SMTP(*self._relay, timeout=10) as client:
                 client.sendmail("<>", [mail.mail_from], dsn)
+        self._bounced(mail.mail_from, dsn)
         return path
 
 

@@ -23,6 +23,7 @@ from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
 from local.aws.dns import DnsServer
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
+from local.aws.outgoing import Outgoing
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 
@@ -101,6 +102,10 @@ class Mails:
         self.traces.append(trace)
         self._pool.submit(self._run, mail, trace)
 
+    def later(self, do: Callable[[], None]) -> None:
+        """What calls this same server: not while a request is answered."""
+        self._pool.submit(do)
+
     def _run(self, mail: ReceivedMail, trace: Trace) -> None:
         try:
             self._runner.run(mail, trace)
@@ -135,15 +140,17 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         ses=boto3.client("ses"), s3=boto3.client("s3"), lambda_=boto3.client("lambda"), may=ses.may
     )
     mails = Mails(runner)
+    outgoing = Outgoing(verified=ses.verified, accepts=runner.accepts, deliver=mails.deliver)
     send_bounce = SendBounce(
         outbox=options.outbox,
         find_mail=mails.find,
         verified=ses.verified,
         interval=options.send_bounce_interval,
         relay=options.relay,
+        bounced=lambda path, dsn: mails.later(lambda: outgoing.bounced(path, dsn)),
     )
     runner.own_bounce = send_bounce.of_rule
-    ses.install(send_bounce)
+    ses.install(send_bounce, outgoing)
     unguessable_sessions(key.secret_access_key)
     for mail in _mails_of_events(options.events):
         mails.remember(mail)

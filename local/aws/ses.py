@@ -4,6 +4,7 @@ ministack is extended, not forked: its request handler and two of its IAM functi
 wrapped here, two CloudFormation types are added, and everything else is used as it is.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from ministack.services import s3 as s3_service
 from ministack.services import ses as base
 from ministack.services.cloudformation import provisioners
 
+from local.aws.outgoing import Outgoing
 from local.aws.send_bounce import SendBounce, SesError, identity_of
 
 type Properties = dict[str, Any]
@@ -32,7 +34,7 @@ arrived: ContextVar[float] = ContextVar("arrived")
 """When the current request reached the server, in epoch seconds; server.py sets it."""
 
 
-def install(send_bounce: SendBounce) -> None:
+def install(send_bounce: SendBounce, outgoing: Outgoing) -> None:
     """Lay it all over ministack, once, before the server starts."""
     plain = base.handle_request
     extra: dict[str, Callable[[Mapping[str, str]], Response]] = {
@@ -48,6 +50,8 @@ def install(send_bounce: SendBounce) -> None:
         handler = extra.get(parameters.get("Action", ""))
         if handler is not None:
             return handler(parameters)
+        if parameters.get("Action") == "SendRawEmail":  # delivering it calls this same server
+            return await asyncio.to_thread(_send_raw_email, outgoing, parameters)
         response: Response = await plain(method, path, headers, body, query)
         return response
 
@@ -102,6 +106,14 @@ def _send_bounce(send_bounce: SendBounce, parameters: Mapping[str, str]) -> Resp
         return _error(error.code, error.message, error.status)
     result = f"<MessageId>{escape(message_id)}</MessageId>"
     return _xml("SendBounce", result)
+
+
+def _send_raw_email(outgoing: Outgoing, parameters: Mapping[str, str]) -> Response:
+    try:
+        message_id = outgoing(parameters)
+    except SesError as error:
+        return _error(error.code, error.message, error.status)
+    return _xml("SendRawEmail", f"<MessageId>{escape(message_id)}</MessageId>")
 
 
 def _enforce_send_bounce() -> None:
