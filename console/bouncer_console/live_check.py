@@ -103,7 +103,7 @@ def live_check(
     else:
         _show(report, keep=keep)
     if not report.ok:
-        fail(f"not bounced: {report.steps[-1].found}")
+        fail("The mail was not bounced: the steps say how far it came.")
 
 
 class LiveCheck:
@@ -324,10 +324,7 @@ def _show(report: Report, *, keep: bool) -> None:
     rows = [(f"{each.seconds:.1f}", each.step, each.found) for each in report.steps]
     print_table("", ("seconds", "step", "found"), rows)
     if report.answers:
-        print_table(
-            "",
-            ("not documented", "here"),
-            [(each.question, each.answer) for each in report.answers],
-        )
+        answers = [(each.question, each.answer) for each in report.answers]
+        print_table("", ("not documented", "here"), answers)
     if keep:
         say(report.dsn or "The DSN could not be read.")
