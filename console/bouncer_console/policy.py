@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from botocore.exceptions import ClientError
 
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.file import json_schema, validator_schema
@@ -101,12 +102,50 @@ def push(
             ContentType="application/json",
         )["VersionNumber"]
         note(f"version {version} is stored; deploying it")
-        appconfig.start_deployment(
-            ApplicationId=application,
-            EnvironmentId=deployment.output("PolicyEnvironment"),
-            ConfigurationProfileId=profile,
-            ConfigurationVersion=str(version),
-            DeploymentStrategyId="AppConfig.AllAtOnce",
-        )
+        try:
+            appconfig.start_deployment(
+                ApplicationId=application,
+                EnvironmentId=deployment.output("PolicyEnvironment"),
+                ConfigurationProfileId=profile,
+                ConfigurationVersion=str(version),
+                DeploymentStrategyId=deployment.output("PolicyStrategy"),
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConflictException":
+                raise
+            fail(
+                f"version {version} is stored, but another deployment is under way; "
+                "push again in a minute"
+            )
     text = f"{file} is version {version} of the policy of {stack}."
     report(text, as_json, file=str(file), stack=stack, version=version)
+
+
+@app.command()
+def purge(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    stack: StackOption = DEFAULT_STACK,
+    region: RegionOption = None,
+    as_json: Json = False,
+) -> None:
+    """Delete every stored version of the policy, so that the stack can be deleted.
+
+    AppConfig keeps a profile that has versions: do this before `sam delete`, and before a
+    deployment that switches back to PolicySource=file. Keep your policy's file.
+    """
+    with plain_errors(DeploymentError):
+        deployment = Deployment.find(stack, region)
+        appconfig = deployment.client("appconfig")
+        names = {
+            "ApplicationId": deployment.output("PolicyApplication"),
+            "ConfigurationProfileId": deployment.output("PolicyProfile"),
+        }
+        pages = appconfig.get_paginator("list_hosted_configuration_versions").paginate(**names)
+        versions = sorted(each["VersionNumber"] for page in pages for each in page["Items"])
+        question = f"Delete {len(versions)} versions of the policy of {stack}?"
+        if versions and not yes and not typer.confirm(question, err=True):
+            raise typer.Exit(1)
+        for version in versions:
+            appconfig.delete_hosted_configuration_version(VersionNumber=version, **names)
+    text = f"{len(versions)} versions of the policy of {stack} are deleted."
+    report(text, as_json, stack=stack, deleted=versions)

@@ -311,6 +311,7 @@ def evaluate(expression: Any, given: dict[str, Any]) -> Any:
         "Fn::Not": lambda: not values[0],
         "Fn::And": lambda: all(values),
         "Fn::Or": lambda: any(values),
+        "Fn::EachMemberEquals": lambda: set(str(values[0]).split(",")) == {values[1]},
     }
     return combine[function]()
 
@@ -376,6 +377,8 @@ RENAMED = {"MailboxAttributes": "address=email"}
         ({"StoreMail": "existing-bucket", "MailBucketName": "bucket"}, True),
         ({"StoreMail": "own-bucket", "MailBucketName": "bucket"}, False),
         ({"StoreMail": "none", "MailBucketName": "bucket"}, False),
+        ({"OtherBounceSenders": "a@example.net,b@example.net"}, False),
+        ({"OtherBounceSenders": "a@example.net", "OtherBounceIdentityArns": "arn:x"}, True),
     ],
     ids=str,
 )

@@ -15,6 +15,7 @@ from tests.integration.builders import (
 from tests.integration.console.builders import (
     LATIN_1,
     Stack,
+    bouncer,
     error_of,
     file,
     text_of,
@@ -33,6 +34,7 @@ def deployed_policies(stack: Stack) -> list[dict[str, Any]]:
         "PolicyApplication": application,
         "PolicyEnvironment": "live-env",
         "PolicyProfile": profile,
+        "PolicyStrategy": "at-once",
     }
     started: list[dict[str, Any]] = []
 
@@ -54,6 +56,7 @@ def test_a_policy_is_stored_and_deployed(
     (started,) = deployed_policies
     assert started["environment"] == "live-env"
     assert started["ConfigurationVersion"] == "1"
+    assert started["DeploymentStrategyId"] == "at-once"
     stored = boto3.client("appconfig").get_hosted_configuration_version(
         ApplicationId=stack.outputs["PolicyApplication"],
         ConfigurationProfileId=stack.outputs["PolicyProfile"],
@@ -84,3 +87,49 @@ def test_a_bad_policy_is_not_pushed(
 
 def test_a_stack_whose_policy_is_a_file_takes_no_push(stack: Stack) -> None:
     assert "has no output PolicyApplication" in error_of("policy", "push")
+
+
+def test_a_push_during_another_deployment_says_when_to_come_again(
+    stack: Stack, deployed_policies: list[dict[str, Any]]
+) -> None:
+    def conflict(**_: Any) -> Any:
+        error = {"Error": {"Code": "ConflictException", "Message": "already in progress"}}
+        return no_response(409), {"ResponseMetadata": {"HTTPStatusCode": 409}, **error}
+
+    stack.hooks.insert(0, ("appconfig", "before-call.appconfig.StartDeployment", conflict))
+    told = error_of("policy", "push")
+    assert "version 1 is stored" in told
+    assert "push again in a minute" in told
+    assert deployed_policies == []
+
+
+def test_a_purge_deletes_every_version_after_a_question(
+    stack: Stack, deployed_policies: list[dict[str, Any]]
+) -> None:
+    """A profile with versions keeps the stack from being deleted."""
+    appconfig = boto3.client("appconfig")
+    names = {
+        "ApplicationId": stack.outputs["PolicyApplication"],
+        "ConfigurationProfileId": stack.outputs["PolicyProfile"],
+    }
+    left = {1, 2}
+
+    def listed(**_: Any) -> Any:
+        items = [{"VersionNumber": each} for each in sorted(left)]
+        return no_response(200), {"ResponseMetadata": {}, "Items": items}
+
+    stack.hooks.append(
+        ("appconfig", "before-call.appconfig.ListHostedConfigurationVersions", listed)
+    )
+    for _ in left:
+        text_of("policy", "push")
+    bouncer("policy", "purge", typed="n\n", code=1)
+    appconfig.get_hosted_configuration_version(VersionNumber=1, **names)
+    assert "2 versions of the policy of ses-bouncer are deleted" in text_of(
+        "policy", "purge", "--yes"
+    )
+    for version in left:
+        with pytest.raises(appconfig.exceptions.ResourceNotFoundException):
+            appconfig.get_hosted_configuration_version(VersionNumber=version, **names)
+    left.clear()
+    assert "0 versions" in text_of("policy", "purge")
