@@ -5,6 +5,7 @@ PYTHON ?= python3.13
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEATHER ?= clear
 BENCH := .local/bench-packages
 
 export SAM_CLI_TELEMETRY := 0
@@ -27,8 +28,8 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY)  ## Everything from nothing: deploy to AWS on this machine, mail every story, show what came back
 	@$(BIN)/python -m local.demo
 
-local: $(READY)  ## The same, and stay up for your own mails until Ctrl-C
-	@exec $(BIN)/python -m local.demo --stay
+local: $(READY)  ## The same, and stay up for your own mails until Ctrl-C; WEATHER=storm:7 lets AWS be unkind
+	@exec $(BIN)/python -m local.demo --stay --weather "$(WEATHER)"
 
 invoke: $(READY)  ## sam local invoke in Lambda's container: make invoke EVENT=events/unknown-recipient.json
 	@test -n "$(EVENT)" || { echo "name an event: make invoke EVENT=events/unknown-recipient.json"; exit 2; }

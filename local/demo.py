@@ -262,6 +262,9 @@ def main(
     stay: Annotated[bool, typer.Option("--stay", help="Stay up and wait for mail.")] = False,
     port: Annotated[int, typer.Option(help="With --stay: where AWS listens.")] = 4566,
     smtp_port: Annotated[int, typer.Option(help="With --stay: where SMTP listens.")] = 2525,
+    weather: Annotated[
+        str, typer.Option(help="With --stay: what goes wrong, NAME or NAME:SEED.")
+    ] = "clear",
 ) -> None:
     """Deploy the application to AWS on this machine, and send it mail."""
     stack.end_on_signals()
@@ -275,6 +278,7 @@ def main(
         ) as (aws, outputs):
             if stay:
                 docker.write_files(aws)
+                aws.weather(weather)
                 _print_hints(aws)
                 while os.getppid() == parent:  # until a signal, or until its starter is gone
                     time.sleep(0.5)

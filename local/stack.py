@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from botocore.config import Config
 from bouncer_console.mail import REGION
 from local.aws.gate import Credentials, folder
 from local.aws.server import free_port
+from local.aws.weather import FORECAST
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".local"
@@ -75,6 +77,15 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
             # `sam build` needs a python3.13 on the PATH: the one that runs this.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
+
+    def weather(self, forecast: str) -> None:
+        """Change the weather, `NAME` or `NAME:SEED`; see local/aws/weather.py."""
+        (self.outbox / FORECAST).write_text(forecast)
+        for _ in range(100):
+            if self.listing("weather")[0]["forecast"] == forecast:
+                return
+            time.sleep(0.1)
+        raise StackError(f"the weather did not turn to {forecast}")
 
     def listing(self, name: str) -> list[dict[str, Any]]:
         """`bounces` or `mails`, as the server lists them."""
@@ -235,6 +246,7 @@ def deploy(aws: Aws, template: Path, **parameters: str) -> dict[str, str]:
         "BounceSender": BOUNCE_SENDER,
         "ReceiptRuleSetName": RULE_SET,
         "Architecture": architecture(),
+        "AuditDelaySeconds": "5",
     } | parameters
     _sam(
         aws,

@@ -25,7 +25,7 @@ from bouncer.headers import Header
 from bouncer.inbound import Planned, Planner
 from bouncer.mailboxes import Directory, StaticDirectory
 from bouncer.message import InboundMessage, MalformedEventError, parse_event
-from bouncer.plan import Identity, Plan
+from bouncer.plan import Disposition, Identity, Plan
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import trials
 from bouncer.policy.load import load_file
@@ -158,6 +158,7 @@ class Desk:
             identity=Identity(
                 bounce_sender=self._bounce_sender or f"mailer-daemon@{domain_of(first)}",
                 region=self._region or os.environ.get("AWS_REGION", "us-east-1"),
+                stop=Disposition.STOP_RULE_SET,  # as a stack whose rule is for everyone has it
             ),
             clock=lambda: self._now,
         )

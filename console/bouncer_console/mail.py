@@ -18,6 +18,8 @@ REGION = "us-east-1"
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _HEADERS_LIMIT = 50_000
 """Bytes of headers that a Lambda action's event holds; beyond, `headersTruncated` is true."""
+_NOTICE_HEADERS_LIMIT = 10_000
+"""The same for what is published to a topic."""
 
 CONTROL_PREFIX = "X-Local-"
 """A header such as `X-Local-SPF: FAIL` sets a verdict, for there is no DNS here."""
@@ -204,12 +206,37 @@ def lambda_event(
     }
 
 
-def _headers(parsed: Message) -> tuple[list[dict[str, str]], bool]:
+def topic_notice(
+    mail: ReceivedMail,
+    *,
+    recipients: tuple[str, ...],
+    action: dict[str, Any],
+    scanned: bool = True,
+) -> dict[str, Any]:
+    """What SES publishes to the topic of an action of a rule.
+
+    https://docs.aws.amazon.com/ses/latest/dg/receiving-email-notifications-contents.html
+
+    Args:
+        action: the receipt's own words about it, such as its type and where it stored the mail.
+    """
+    event = lambda_event(mail, recipients=recipients, function_arn="", scanned=scanned)
+    ses: dict[str, Any] = event["Records"][0]["ses"]
+    headers, truncated = _headers(mail.parsed(), _NOTICE_HEADERS_LIMIT)
+    told = ses["mail"] | {"headers": headers, "headersTruncated": truncated}
+    return {
+        "notificationType": "Received",
+        "mail": told,
+        "receipt": ses["receipt"] | {"action": action},
+    }
+
+
+def _headers(parsed: Message, limit: int = _HEADERS_LIMIT) -> tuple[list[dict[str, str]], bool]:
     kept: list[dict[str, str]] = []
     size = 0
     for name, value in parsed.items():
         size += len(name) + len(str(value))
-        if size > _HEADERS_LIMIT:
+        if size > limit:
             return kept, True
         kept.append({"name": name, "value": " ".join(str(value).split())})
     return kept, False

@@ -40,7 +40,9 @@ def application() -> Application:
     telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
-        inbound=wiring.inbound(settings, policy_file, telemetry),
+        inbound=wiring.inbound(
+            settings, policy_file, telemetry, settings.refused_mail_stops.disposition
+        ),
         keeper=wiring.event_keeper(settings),
         telemetry=telemetry,
     )
@@ -74,8 +76,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     finally:
         app.telemetry.flush()
     # SES sends one record; if it ever sends more, one mail that must go on decides for all.
-    stop = dispositions == {Disposition.STOP_RULE_SET}
-    return {"disposition": Disposition.STOP_RULE_SET if stop else Disposition.CONTINUE}
+    return {"disposition": dispositions.pop() if len(dispositions) == 1 else Disposition.CONTINUE}
 
 
 def _handle(app: Application, mail: Any, until: datetime) -> Disposition:

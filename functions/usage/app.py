@@ -1,8 +1,9 @@
-"""Stored mail that was deleted gives its bytes back: EventBridge's "Object Deleted" in.
+"""Stored mail that was deleted gives its bytes back: EventBridge's "Object Deleted", queued.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 """
 
+import json
 import os
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,15 +33,24 @@ def application() -> Application:
 
 
 @logger.inject_lambda_context
-def handler(event: dict[str, Any], _context: "LambdaContext") -> None:
-    """Safe to repeat: a mail is given back once. A failure raises, and Lambda tries again, twice.
+def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
+    """Safe to repeat: a mail is given back once. What failed comes back, and so, later, again.
 
     What was missed even so, `bouncer mailbox recount` finds.
     """
     app = application()
-    key: str = event["detail"]["object"]["key"]
-    if not key.startswith(app.prefix):
-        return
-    message_id = key.removeprefix(app.prefix)
-    mailboxes = app.usage.give_back(message_id)
-    logger.info("mail deleted", extra={"ses_message_id": message_id, "mailboxes": mailboxes})
+    mails: dict[str, str] = {}
+    again: set[str] = set()
+    for record in event["Records"]:
+        try:
+            key: str = json.loads(record["body"])["detail"]["object"]["key"]
+        except (ValueError, KeyError, TypeError):
+            logger.exception("deletion unreadable")
+            again.add(record["messageId"])  # until it is with the dead letters, for people
+            continue
+        if key.startswith(app.prefix):
+            mails[record["messageId"]] = key.removeprefix(app.prefix)
+    failed = app.usage.give_back_all(set(mails.values()))
+    again |= {each for each, mail in mails.items() if mail in failed}
+    logger.info("mail deleted", extra={"mails": len(mails), "failed": sorted(failed)})
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in sorted(again)]}

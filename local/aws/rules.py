@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/ses/latest/dg/receiving-email-receipt-rules-console-
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from bouncer_console.mail import ReceivedMail, lambda_event
+from bouncer_console.mail import ReceivedMail, lambda_event, topic_notice
+from local.aws.weather import Weather
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ses import SESClient
+    from mypy_boto3_sns import SNSClient
 
 logger = logging.getLogger("local.aws.rules")
 
@@ -91,7 +94,9 @@ class RuleRunner:
         ses: "SESClient",
         s3: "S3Client",
         lambda_: "LambdaClient",
+        sns: "SNSClient",
         may: Callable[[str, str, str], bool],
+        weather: Weather,
     ) -> None:
         """
         Args:
@@ -100,7 +105,9 @@ class RuleRunner:
         self._ses = ses
         self._s3 = s3
         self._lambda = lambda_
+        self._sns = sns
         self._may = may
+        self._weather = weather
         self.own_bounce: Callable[[ReceivedMail, Mapping[str, Any], list[str]], None] | None = None
         """Sends the DSN of SES's own Bounce action."""
         self._actions: dict[str, Callable[[_Run], str]] = {
@@ -177,6 +184,7 @@ class RuleRunner:
 
     def _store(self, run: "_Run") -> str:
         bucket = run.settings["BucketName"]
+        topic = run.settings.get("TopicArn", "")
         key = run.settings.get("ObjectKeyPrefix", "") + run.mail.message_id
         if not self._may("s3:PutObject", f"arn:aws:s3:::{bucket}/{key}", run.rule_name):
             return _failed(f"the bucket policy does not let SES put {bucket}/{key}")
@@ -184,7 +192,42 @@ class RuleRunner:
             self._s3.put_object(Bucket=bucket, Key=key, Body=run.mail.raw)
         except ClientError as error:
             return _failed(str(error))
+        self._publish(
+            run,
+            {
+                "type": "S3",
+                "topicArn": topic,
+                "bucketName": bucket,
+                "objectKeyPrefix": run.settings.get("ObjectKeyPrefix", ""),
+                "objectKey": key,
+            },
+        )
         return f"s3://{bucket}/{key}"
+
+    def _publish(self, run: "_Run", action: dict[str, Any]) -> None:
+        """Tell the action's topic of the mail, whatever becomes of the action's effect."""
+        topic = run.settings.get("TopicArn")
+        if not topic:
+            return
+        if not self._may("sns:Publish", topic, run.rule_name):
+            _failed(f"the topic's policy does not let SES publish to {topic}")
+            return
+        notice = topic_notice(
+            run.mail,
+            recipients=tuple(run.recipients),
+            action=action,
+            scanned=bool(run.rule.get("ScanEnabled")),
+        )
+        for late in self._weather.notices():
+            self._later(late, lambda: self._sns.publish(TopicArn=topic, Message=json.dumps(notice)))
+
+    def _later(self, seconds: float, do: Callable[[], object]) -> None:
+        if seconds <= 0:
+            do()
+            return
+        timer = threading.Timer(seconds, do)
+        timer.daemon = True
+        timer.start()
 
     def _invoke(self, run: "_Run") -> str:
         arn = run.settings["FunctionArn"]
@@ -198,8 +241,23 @@ class RuleRunner:
             invocation_type=kind,
             scanned=bool(run.rule.get("ScanEnabled")),
         )
+        self._publish(
+            run,
+            {
+                "type": "Lambda",
+                "topicArn": run.settings.get("TopicArn", ""),
+                "functionArn": arn,
+                "invocationType": kind,
+            },
+        )
         error = ""
         for _ in range(_ATTEMPTS):
+            if self._weather.refuses():
+                error = "TooManyRequestsException"
+                if not self._weather.ses_calls_again:
+                    break
+                time.sleep(_PAUSE_SECONDS)
+                continue
             try:
                 answer = self._lambda.invoke(
                     FunctionName=arn, InvocationType=kind, Payload=json.dumps(event)
@@ -210,7 +268,11 @@ class RuleRunner:
                 continue
             payload = answer["Payload"].read()
             if answer.get("FunctionError"):
-                return _failed(payload.decode())
+                error = payload.decode()
+                if kind == "RequestResponse" and self._weather.ses_calls_again:
+                    time.sleep(_PAUSE_SECONDS)
+                    continue
+                return _failed(error)
             return _disposition(payload) if kind == "RequestResponse" else "invoked"
         return _failed(error)
 

@@ -22,15 +22,19 @@ from hypercorn.config import Config
 from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
 from local.aws.dns import DnsServer
+from local.aws.faults import Door
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
 from local.aws.outgoing import Outgoing
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
+from local.aws.weather import FORECAST, Weather
 
 logger = logging.getLogger("local.aws")
 
 # Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
 _CONCURRENT_MAILS = 8
+# ministack does not come to itself again from a process that dies while it begins.
+_BEGINS_SECONDS = 1.5
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +140,14 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
 
     from local.aws import ses  # noqa: PLC0415
 
+    weather = Weather()
     runner = RuleRunner(
-        ses=boto3.client("ses"), s3=boto3.client("s3"), lambda_=boto3.client("lambda"), may=ses.may
+        ses=boto3.client("ses"),
+        s3=boto3.client("s3"),
+        lambda_=boto3.client("lambda"),
+        sns=boto3.client("sns"),
+        may=ses.may,
+        weather=weather,
     )
     mails = Mails(runner)
     outgoing = Outgoing(verified=ses.verified, accepts=runner.accepts, deliver=mails.deliver)
@@ -157,14 +167,38 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     listings: dict[str, Callable[[], Iterable[Any]]] = {
         "/_local/bounces": lambda: sorted(send_bounce.calls, key=lambda call: call.arrived),
         "/_local/mails": lambda: mails.traces,
+        "/_local/weather": lambda: [
+            {
+                "forecast": weather.forecast,
+                "kills": weather.kills,
+                "freezes": weather.freezes,
+                "faults": weather.faults,
+            }
+        ],
     }
+    ended = threading.Event()
+
+    def processes() -> list[int]:
+        """Of functions that are at work; one that only begins is left to begin."""
+        workers = [each for pool in [*lambda_runtime._workers.values()] for each in [*pool]]  # noqa: SLF001
+        alive = [w for w in workers if w._proc is not None and w._proc.poll() is None]  # noqa: SLF001
+        begun = time.time() - _BEGINS_SECONDS
+        pids = [w._proc.pid for w in alive if w.in_use]  # noqa: SLF001
+        return [pid for pid in pids if Path(f"/proc/{pid}").stat().st_ctime < begun]
+
+    threading.Thread(
+        target=weather.haunt,
+        args=(processes, options.outbox / FORECAST, ended),
+        name="weather",
+        daemon=True,
+    ).start()
 
     async def clocked(scope: Scope, receive: Receive, send: Send) -> None:
         ses.arrived.set(time.time())
         await app(scope, receive, send)
 
     app = Gate(
-        ministack,
+        Door(ministack, weather, key.access_key_id),
         {path: lambda of=of: msgspec.json.encode(list(of())) for path, of in listings.items()},  # type: ignore[misc]
         key,
     )
@@ -173,6 +207,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     try:
         asyncio.run(_serve(app, options, inbound, ses.verified, ready))
     finally:
+        ended.set()
         mails.close()
         lambda_runtime.reset()  # the functions' processes do not end by themselves
 

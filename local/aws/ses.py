@@ -5,6 +5,7 @@ wrapped here, two CloudFormation types are added, and everything else is used as
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import lambda_svc
 from ministack.services import s3 as s3_service
 from ministack.services import ses as base
+from ministack.services import sns as sns_service
 from ministack.services.cloudformation import provisioners
 
 from local.aws.outgoing import Outgoing
@@ -70,6 +72,10 @@ def may(action: str, resource: str, rule_name: str) -> bool:
     if action.startswith("lambda:"):
         found = lambda_svc.function_policy_for_arn(resource)
         policy = found[0] if found else None
+    elif action.startswith("sns:"):
+        topic = sns_service._topics.get(resource) or {}  # noqa: SLF001
+        policy = topic.get("attributes", {}).get("Policy")
+        policy = json.loads(policy) if isinstance(policy, str) else policy
     else:
         bucket = resource.removeprefix("arn:aws:s3:::").partition("/")[0]
         policy = s3_service._bucket_policies.get(bucket)  # noqa: SLF001  (no public way to it)
@@ -189,6 +195,9 @@ def _grants_missing(parameters: Mapping[str, str]) -> Response | None:
                 return _error(
                     "InvalidLambdaFunction", f"Could not invoke Lambda function: {function}"
                 )
+        topic = next(iter(action.values())).get("TopicArn", "")
+        if topic and not may("sns:Publish", topic, name):
+            return _error("InvalidSnsTopic", f"Could not publish to SNS topic: {topic}")
         if "S3Action" in action:
             bucket = action["S3Action"].get("BucketName", "")
             key = action["S3Action"].get("ObjectKeyPrefix", "") + "AMAZON_SES_SETUP_NOTIFICATION"

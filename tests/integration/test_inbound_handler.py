@@ -64,6 +64,7 @@ class Site:
             BOUNCE_QUEUE_URL=self.bounce_queue,
             BOUNCE_SENDER=BOUNCE_SENDER,
             MODE="enforce",
+            REFUSED_MAIL_STOPS="rule-set",
             EVENT_DEAD_LETTER_QUEUE_URL=self.event_queue,
             MAILBOX_TABLE=MAILBOXES,
             MAIL_BUCKET=BUCKET,
@@ -302,8 +303,8 @@ def test_a_container_that_knows_the_backlog_leaves_ledger_and_limiter_alone(site
     site.mail(NOBODY, message_id="msg1")
     seen = requests_of(site.dynamodb)
     site.mail(NOBODY, message_id="msg2")
-    # The directory, two budgets, and the note that it was queued.
-    assert seen == ["BatchGetItem", "UpdateItem", "UpdateItem", "UpdateItem"]
+    # The directory, two budgets, the note that it was queued, and the mail's record.
+    assert seen == ["BatchGetItem", "UpdateItem", "UpdateItem", "UpdateItem", "UpdateItem"]
     assert len(site.queued) == 2
 
 
@@ -323,12 +324,12 @@ def test_overlapping_rules_bounce_each_recipient_once(site: Site) -> None:
     ]
 
 
-def test_an_accepted_mail_costs_one_read(site: Site) -> None:
+def test_an_accepted_mail_costs_one_read_and_its_record(site: Site) -> None:
     put_mailbox(site.dynamodb)
     put_mail(site.s3, "msg1")
     seen = requests_of(site.dynamodb)
     site.mail(ALICE)
-    assert seen == ["BatchGetItem"]
+    assert seen == ["BatchGetItem", "UpdateItem"]
 
 
 def test_without_stored_mail_no_size_is_asked_for(site: Site) -> None:
@@ -388,7 +389,7 @@ def test_counting_costs_one_transaction_a_recipient_more(managed: Site) -> None:
     put_mailbox(managed.dynamodb, "bob@example.com")
     seen = requests_of(managed.dynamodb)
     managed.mail(ALICE, "bob@example.com")
-    assert seen == ["BatchGetItem", "TransactWriteItems", "TransactWriteItems"]
+    assert seen == ["BatchGetItem", "TransactWriteItems", "TransactWriteItems", "UpdateItem"]
 
 
 def test_a_refused_mail_is_not_counted(managed: Site) -> None:

@@ -77,16 +77,20 @@ class AppConfig:
         )
         self._seconds = 0
         monkeypatch.setattr(base, "datetime", _Clock(self))
+        self._answers = 0
+        self.begins_session()
+
+    def begins_session(self) -> None:
+        """The next request begins one; its token is good for one call."""
         self.stubber.add_response(
             "start_configuration_session",
-            {"InitialConfigurationToken": "token-0"},
+            {"InitialConfigurationToken": f"token-{self._answers}"},
             {
                 "ApplicationIdentifier": "app",
                 "EnvironmentIdentifier": "live",
                 "ConfigurationProfileIdentifier": "policy",
             },
         )
-        self._answers = 0
 
     def answers(self, content: str) -> None:
         """To the next poll; an empty text says that nothing has changed."""
@@ -211,5 +215,17 @@ def test_after_an_error_the_first_good_policy_holds(appconfig: AppConfig) -> Non
     appconfig.fails()
     with pytest.raises(GetParameterError):
         appconfig.policy()
+    appconfig.begins_session()
     appconfig.answers(GOOD)
     assert name_of(appconfig.policy()) == "accept"
+
+
+def test_after_a_lost_answer_the_used_up_token_is_not_tried_again(appconfig: AppConfig) -> None:
+    appconfig.answers(GOOD)
+    appconfig.policy()
+    appconfig.fails()
+    appconfig.pass_time(REFRESH_SECONDS + 1)
+    assert name_of(appconfig.policy()) == "accept"
+    appconfig.begins_session()
+    appconfig.answers(OTHER)
+    assert name_of(appconfig.policy()) == "all-accepted"

@@ -1,5 +1,6 @@
 """The function that hears of deleted mail: the bytes come back, once."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.usage import DynamoUsage
 from bouncer.mailboxes import Mailbox
-from bouncer.usage import UsageUnavailableError
 from functions.usage import app
 from tests.integration.builders import (
     ALICE,
@@ -46,9 +46,16 @@ def counted(
     return dynamodb
 
 
-def deleted(key: str) -> None:
-    """EventBridge's event, as S3 makes it."""
-    event: dict[str, Any] = {
+def deleted(*keys: str) -> list[str]:
+    """EventBridge's events, as S3 makes them, from the queue; the keys that come back."""
+    records = [{"messageId": key, "body": json.dumps(object_deleted(key))} for key in keys]
+    context: Any = Context(function_name="ses-bouncer-usage")
+    answer = app.handler({"Records": records}, context)
+    return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
+
+
+def object_deleted(key: str) -> dict[str, Any]:
+    return {
         "version": "0",
         "detail-type": "Object Deleted",
         "source": "aws.s3",
@@ -60,15 +67,13 @@ def deleted(key: str) -> None:
             "deletion-type": "Permanently Deleted",
         },
     }
-    context: Any = Context(function_name="ses-bouncer-usage")
-    app.handler(event, context)
 
 
 def test_a_deleted_mail_gives_its_bytes_back(counted: DynamoDBClient, printed: Printed) -> None:
     deleted(PREFIX + "msg1")
     assert mailbox_of(counted)["used_bytes"] == "0"
     line = printed.line("mail deleted")
-    assert (line["ses_message_id"], line["mailboxes"]) == ("msg1", 1)
+    assert (line["mails"], line["failed"]) == (1, [])
 
 
 def test_an_event_that_comes_twice_gives_nothing_more_back(counted: DynamoDBClient) -> None:
@@ -90,9 +95,62 @@ def test_what_is_not_under_the_prefix_is_none_of_ours(counted: DynamoDBClient, k
     assert seen == []
 
 
-def test_a_failure_is_raised_so_that_it_is_tried_again(counted: DynamoDBClient) -> None:
+def test_what_failed_comes_back_to_the_queue_and_the_rest_does_not(
+    counted: DynamoDBClient,
+) -> None:
     fail(counted, "TransactWriteItems", Answer(code="InternalServerError", status=500))
-    with pytest.raises(UsageUnavailableError):
-        deleted(PREFIX + "msg1")
-    deleted(PREFIX + "msg1")
+    assert deleted(PREFIX + "msg1", PREFIX + "msg2") == [PREFIX + "msg1"]
+    assert deleted(PREFIX + "msg1") == []
     assert mailbox_of(counted)["used_bytes"] == "0"
+
+
+def test_what_is_deleted_together_is_given_back_in_few_writes_and_exactly(
+    counted: DynamoDBClient,
+) -> None:
+    usage = DynamoUsage(
+        counted, bounce_table=BOUNCES, mailbox_table=MAILBOXES, remember=timedelta(days=14)
+    )
+    for number in range(120):
+        name = f"many{number}"
+        counted.put_item(TableName=BOUNCES, Item=_record(name, number))
+    usage_before = 100 + sum(range(120))
+    put_mailbox(counted, used_bytes=usage_before)
+    assert usage.give_back_all({"many7", "many8"}) == set()
+    seen = requests_of(counted)
+    keys = [f"{PREFIX}many{number}" for number in range(120)]
+    assert deleted(*keys, *keys) == []
+    assert seen.count("TransactWriteItems") == 3
+    assert mailbox_of(counted)["used_bytes"] == "100"
+
+
+def _record(message_id: str, size: int) -> dict[str, Any]:
+    return {
+        "pk": {"S": f"message#{message_id}"},
+        "sk": {"S": f"usage#{ALICE}"},
+        "size": {"N": str(size)},
+        "mailbox": {"S": ALICE},
+        "counted_at": {"N": "1000"},
+    }
+
+
+def test_two_deliveries_of_the_same_deletions_at_once_give_back_once(
+    counted: DynamoDBClient,
+) -> None:
+    """The other one comes between the look-up of the records and the write."""
+    counted.put_item(TableName=BOUNCES, Item=_record("msg2", 50))
+    put_mailbox(counted, used_bytes=150)
+    usage = DynamoUsage(
+        counted, bounce_table=BOUNCES, mailbox_table=MAILBOXES, remember=timedelta(days=14)
+    )
+    stale = usage._records("msg1") + usage._records("msg2")
+    usage.give_back_all({"msg1"})
+    usage._give_back_together(stale)
+    assert mailbox_of(counted)["used_bytes"] == "0"
+
+
+def test_what_cannot_be_read_comes_back_until_it_is_a_dead_letter(
+    counted: DynamoDBClient,
+) -> None:
+    context: Any = Context(function_name="ses-bouncer-usage")
+    answer = app.handler({"Records": [{"messageId": "x", "body": "{}"}]}, context)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "x"}]}

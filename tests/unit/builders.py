@@ -9,7 +9,7 @@ from typing import Any
 from bouncer.headers import Header
 from bouncer.mailboxes import Mailbox, StaticDirectory
 from bouncer.message import InboundMessage, Verdicts
-from bouncer.plan import Identity, Plan, make_plan
+from bouncer.plan import Disposition, Identity, Plan, make_plan
 from bouncer.policy.conditions import Facts
 from bouncer.policy.decide import Decision, Policy, decide
 from bouncer.policy.load import load
@@ -24,7 +24,11 @@ SENDER = "pat@sender.example"
 NOBODY = "nobody@example.com"
 ALICE = "alice@example.com"
 PROVEN = Verdicts(spam="PASS", virus="PASS", spf="PASS", dkim="PASS", dmarc="PASS")
-IDENTITY = Identity(bounce_sender="mailer-daemon@example.com", region="us-east-1")
+IDENTITY = Identity(
+    bounce_sender="mailer-daemon@example.com",
+    region="us-east-1",
+    stop=Disposition.STOP_RULE_SET,
+)
 
 ACCEPT = """
     [[rules]]

@@ -15,13 +15,20 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from bouncer import timing
-from bouncer.aws.telemetry import BY_STATE, DOMAIN_UNKNOWN, NAMESPACE
+from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, DOMAIN_UNKNOWN, FOUND, NAMESPACE
 from bouncer.delivery.bounce import WINDOW
+from bouncer.delivery.fate import Incident
 from bouncer.limiter import Pace
 from bouncer.mailboxes import Mailbox
 from bouncer.policy.file import validator_schema
 from bouncer.receipt_rules import RULES_A_SET, rule_name
-from bouncer.settings import InboundSettings, RulesSettings, SendSettings, UsageSettings
+from bouncer.settings import (
+    AuditSettings,
+    InboundSettings,
+    RulesSettings,
+    SendSettings,
+    UsageSettings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "template.yaml"
@@ -109,6 +116,7 @@ def branches(value: Any) -> Iterator[Any]:
 
 SETTINGS: dict[str, type[msgspec.Struct]] = {
     "InboundFunction": InboundSettings,
+    "AuditFunction": AuditSettings,
     "SendFunction": SendSettings,
     "UsageFunction": UsageSettings,
     "RulesFunction": RulesSettings,
@@ -160,8 +168,8 @@ def test_a_parameters_default_is_the_settings_own(parameter: str, field: str) ->
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_is_the_handler_that_stands_in_its_folder(function: str) -> None:
     properties = FUNCTIONS[function]
-    assert properties["Handler"] == "app.handler"
-    assert "def handler(" in (ROOT / properties["CodeUri"] / "app.py").read_text("utf-8")
+    module, name = properties["Handler"].split(".")
+    assert f"def {name}(" in (ROOT / properties["CodeUri"] / f"{module}.py").read_text("utf-8")
 
 
 # --- Times -----------------------------------------------------------------------------------
@@ -515,7 +523,7 @@ def roles_with(policy: str) -> set[str]:
 
 
 def test_only_the_functions_that_send_may_bounce() -> None:
-    assert roles_with("BouncePolicy") == {"InboundRole", "SendRole"}
+    assert roles_with("BouncePolicy") == {"InboundRole", "AuditRole", "SendRole"}
 
 
 def test_every_function_writes_traces_where_they_are_asked_for() -> None:
@@ -562,7 +570,7 @@ def test_only_ses_of_this_account_may_invoke(permission: str) -> None:
 
 def test_the_receipt_rule_waits_for_what_ses_tests_when_it_is_made() -> None:
     rule = template()["Resources"]["ReceiptRule"]
-    assert rule["DependsOn"] == "SesMayInvoke"
+    assert set(rule["DependsOn"]) >= {"SesMayInvoke", "MailTopicPolicy"}
     assert {"Ref": "MailBucketPolicy"} in list(walk(rule["Metadata"]))
 
 
@@ -579,10 +587,65 @@ ALARMS = resources("AWS::CloudWatch::Alarm")
 OUR_ALARMS = [name for name, each in ALARMS.items() if each["Namespace"] == NAMESPACE]
 
 
+RUNBOOK = (ROOT / "docs/operations.md").read_text("utf-8")
+
+
+@cache
+def emitted_metrics() -> frozenset[str]:
+    """Every metric that the code counts: by name, or by a table of names."""
+    names = {*BY_STATE.values(), *BY_OUTCOME.values(), *map(str, Incident), DOMAIN_UNKNOWN, FOUND}
+    for path in [*(ROOT / "layers/bouncer/bouncer").rglob("*.py"), *ROOT.glob("functions/*/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="count" | "warn"),
+                    args=[ast.Constant(value=str(name)), *_],
+                ) if name[:1].isupper() and name != "Received":  # a header
+                    names.add(name)
+    return frozenset(names)
+
+
+def test_every_metric_that_is_counted_has_a_row_in_the_runbook() -> None:
+    assert [name for name in sorted(emitted_metrics()) if f"`{name}`" not in RUNBOOK] == []
+
+
+def test_every_alarm_has_a_row_in_the_runbook_and_every_row_an_alarm() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \|", RUNBOOK.partition("## Alarms")[2].partition("\n## ")[0], re.M
+    )
+    assert sorted(rows) == sorted(ALARMS)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_has_alarms_for_errors_throttles_and_near_time_outs(function: str) -> None:
+    dimension = [{"Name": "FunctionName", "Value": {"Ref": function}}]
+    watched = {e["MetricName"]: e for e in ALARMS.values() if e["Dimensions"] == dimension}
+    assert {"Errors", "Throttles", "Duration"} <= set(watched)
+    limit = FUNCTIONS[function]["Timeout"] * 1000
+    assert watched["Duration"]["Statistic"] == "Maximum"
+    assert 0.9 * limit <= watched["Duration"]["Threshold"] < limit
+
+
+@pytest.mark.parametrize("queue", [name for name in QUEUES if "DeadLetter" in name])
+def test_every_dead_letter_queue_has_an_alarm(queue: str) -> None:
+    watched = [e for e in ALARMS.values() if queue in str(e["Dimensions"])]
+    assert [e["MetricName"] for e in watched] == ["ApproximateNumberOfMessagesVisible"]
+
+
+def test_what_is_precious_is_kept_when_the_stack_goes() -> None:
+    table = template()["Resources"]["BounceTable"]
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == (
+        "RetainExceptOnCreate",
+        "Retain",
+    )
+    recovery = table["Properties"]["PointInTimeRecoverySpecification"]
+    assert recovery == {"PointInTimeRecoveryEnabled": True}
+
+
 @pytest.mark.parametrize("alarm", OUR_ALARMS)
 def test_an_alarm_of_ours_watches_a_metric_that_is_written(alarm: str) -> None:
     properties = ALARMS[alarm]
-    assert properties["MetricName"] in {*BY_STATE.values(), DOMAIN_UNKNOWN}
+    assert properties["MetricName"] in emitted_metrics()
     service = environment("InboundFunction")["POWERTOOLS_SERVICE_NAME"]
     assert properties["Dimensions"] == [{"Name": "service", "Value": service}]
 

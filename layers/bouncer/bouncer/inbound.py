@@ -2,23 +2,40 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from bouncer.address import domain_of
+from bouncer.address import domain_of, normalise
 from bouncer.budget import Budget
 from bouncer.deadline import ends_in_time
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState
 from bouncer.headers import Header
-from bouncer.mailboxes import Directory, Mailbox, StaticDirectory
+from bouncer.mail_record import (
+    FOUND_UNDECIDED,
+    MailRecord,
+    MailRecords,
+    RecipientRecord,
+    RecordsUnavailableError,
+)
+from bouncer.mailboxes import Directory, Mailbox, MailboxState, StaticDirectory
 from bouncer.message import HeadersNeeded, InboundMessage
 from bouncer.plan import Disposition, Identity, Plan, make_plan
 from bouncer.policy.conditions import Facts, SizeNeeded
 from bouncer.policy.decide import Policy
 from bouncer.usage import Full, Usage, is_near_full
+
+
+class LateBounces(StrEnum):
+    """Which bounces are sent for a mail that was found undecided, minutes or hours later."""
+
+    UNKNOWN = "unknown"
+    """Those of recipients without a mailbox; nobody can have their mail."""
+    ALL = "all"
+    """Every one; for rules whose refused mail nobody delivers, come what may."""
 
 
 class Store(Protocol):
@@ -45,6 +62,12 @@ class Handled(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     fates: tuple[Fate, ...]
     disposition: Disposition
+    late: bool = False
+    """The audit found it, after nobody had handled it in time."""
+    withheld: frozenset[str] = frozenset()
+    """Recipients whose bounce is not sent because it is late and somebody may have the mail."""
+    recorded: bool = True
+    """False when the record was not written; the audit then looks again."""
     near_full: tuple[Mailbox, ...] = ()
     """Mailboxes that this mail took past the mark."""
     unknown_domains: tuple[str, ...] = ()
@@ -137,6 +160,7 @@ class Inbound:
         planner: Planner,
         budget: Budget,
         delivery: Delivery,
+        records: MailRecords,
         usage: Usage | None = None,
     ) -> None:
         """
@@ -146,14 +170,24 @@ class Inbound:
         self._planner = planner
         self._budget = budget
         self._delivery = delivery
+        self._records = records
         self._usage = usage
 
     @ends_in_time
-    def handle(self, mail: InboundMessage, *, owner: str, until: datetime) -> Handled:
+    def handle(
+        self,
+        mail: InboundMessage,
+        *,
+        owner: str,
+        until: datetime,
+        late: LateBounces | None = None,
+    ) -> Handled:
         """
         Args:
             owner: names this attempt; another invocation never has the same.
             until: when this invocation ends at the latest.
+            late: for a mail that the receipt rule has let go on long ago: whose senders may
+                still be told that it was not delivered. None: it is in time.
 
         Raises:
             Exception: whatever a backend raised. Nothing was sent that is not in the ledger,
@@ -163,7 +197,7 @@ class Inbound:
         near_full: list[Mailbox] = []
         if self._usage is not None and planned.policy.mailboxes is None:
             planned, near_full = self._charge(planned, self._usage)
-        plan = planned.plan
+        plan, withheld = _in_time(planned, late)
         if plan.to_send is not None and mail.reverse_path is not None:
             spent = self._budget.charge(mail.reverse_path, planned.policy.file.guards.budget)
             plan = msgspec.structs.replace(plan, suppressed=spent)
@@ -180,11 +214,49 @@ class Inbound:
             plan=plan,
             fates=tuple(fates),
             disposition=_disposition(plan, fates),
+            late=late is not None,
+            withheld=withheld,
+            recorded=self._record(plan, fates, withheld, until, late=late is not None),
             near_full=tuple(near_full),
             unknown_domains=tuple(
                 domain_of(each.recipient) for each in planned.facts if not each.domain_known
             ),
         )
+
+    def _record(
+        self,
+        plan: Plan,
+        fates: Iterable[Fate],
+        withheld: frozenset[str],
+        until: datetime,
+        *,
+        late: bool,
+    ) -> bool:
+        """Prove that the mail was handled; without the proof the audit handles it again."""
+        # Who is in another invocation's hands has not come to his end here.
+        elsewhere = {each.recipient for each in fates if each.state is BounceState.CLAIMED}
+        ended = frozenset(
+            RecipientRecord(
+                normalise(each.recipient),
+                each.outcome,
+                FOUND_UNDECIDED if each.recipient in withheld else each.reason,
+            )
+            for each in plan.decisions
+            if each.recipient not in elsewhere
+        )
+        if not ended:
+            return True
+        record = MailRecord(
+            message_id=plan.mail.message_id,
+            received_at=plan.mail.received_at,
+            recipients=ended,
+            found_undecided=late,
+        )
+        try:
+            self._records.add(record, until=until)
+        except RecordsUnavailableError:
+            return False
+        return True
 
     def _charge(self, planned: Planned, usage: Usage) -> tuple[Planned, list[Mailbox]]:
         """Count the mail where it is delivered; where it no longer fits, decide again."""
@@ -217,6 +289,22 @@ class Inbound:
             )
             planned = self._planner.replan(planned, facts_now)
         return planned, near_full
+
+
+def _in_time(planned: Planned, late: LateBounces | None) -> tuple[Plan, frozenset[str]]:
+    """The plan without the bounces that come too late to be true, and whose those were.
+
+    The mail went on long ago: other actions may have brought it to whoever has a mailbox, full
+    or not. That there is nobody of that name is as true now as it was then.
+    """
+    plan = planned.plan
+    if plan.bounce is None or plan.suppressed is not None or late in (None, LateBounces.ALL):
+        return plan, frozenset()
+    nobody = {f.recipient for f in planned.facts if f.has_state(MailboxState.UNKNOWN)}
+    asked = {each.recipient for each in plan.bounce.recipients}
+    kept = plan.bounce.only(nobody)
+    plan = msgspec.structs.replace(plan, bounce=kept if kept.recipients else None)
+    return plan, frozenset(asked - nobody)
 
 
 def _disposition(plan: Plan, fates: Iterable[Fate]) -> Disposition:

@@ -194,6 +194,34 @@ def parse_event(event: Any) -> list[InboundMessage]:
     return [_message(record.ses.mail, record.ses.receipt) for record in records]
 
 
+class _Notice(_Ses, frozen=True, rename="camel"):
+    notification_type: str = ""
+
+
+def parse_notice(text: str) -> InboundMessage | None:
+    """Read what SES publishes to an action's topic about a mail; its headers end at 10 KB.
+
+    https://docs.aws.amazon.com/ses/latest/dg/receiving-email-notifications-contents.html
+
+    Returns:
+        None for a message that tells of no mail, such as SES's trial when a rule is made.
+
+    Raises:
+        MalformedEventError: it tells of a mail, and something that the bouncer needs is missing.
+    """
+    try:
+        told = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None
+    if not isinstance(told, dict) or told.get("notificationType") != "Received":
+        return None
+    try:
+        notice = msgspec.convert(told, _Notice)
+    except msgspec.ValidationError as error:
+        raise MalformedEventError(f"not an SES receipt notice: {error}") from error
+    return _message(notice.mail, notice.receipt)
+
+
 def _message(mail: _Mail, receipt: _Receipt) -> InboundMessage:
     if not mail.message_id:
         raise MalformedEventError("not an SES receipt event: `mail.messageId` is empty")

@@ -21,7 +21,10 @@ class Disposition(StrEnum):
     """What SES is told to do next with the mail (RequestResponse only)."""
 
     CONTINUE = "CONTINUE"
+    STOP_RULE = "STOP_RULE"
+    """Nothing more of this rule: it was for the event's recipients only, who are all refused."""
     STOP_RULE_SET = "STOP_RULE_SET"
+    """Nothing more for the message at all, whoever else of its envelope other rules are for."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     region: str
     mode: Mode = Mode.ENFORCE
     """OBSERVE sends and stops nothing, whatever the policy says."""
+    stop: Disposition = Disposition.STOP_RULE
+    """How refused mail stops: STOP_RULE_SET only where the rule covers the whole envelope."""
     window_margin: timedelta = timedelta(minutes=5)
     """How long before the end of SES's 24 hours a bounce is given up."""
 
@@ -53,6 +58,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Recipients of whom the sender is not told, whatever he is told of others, and why."""
     suppressed: GuardName | OtherReason | None
     """Why the sender is not told of anyone, or None."""
+    stop: Disposition = Disposition.STOP_RULE
+    """How the mail stops when nobody is left to deliver it to."""
 
     @property
     def to_send(self) -> Bounce | None:
@@ -72,7 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.suppressed is None and self.faults:
             return Disposition.CONTINUE
         left = not self.decisions or any(each.delivered for each in self.decisions)
-        return Disposition.CONTINUE if left else Disposition.STOP_RULE_SET
+        return Disposition.CONTINUE if left else self.stop
 
 
 def make_plan(
@@ -109,6 +116,7 @@ def make_plan(
         faults=_faults(bounce, withheld) if bounce else {},
         withheld=withheld,
         suppressed=suppressed,
+        stop=identity.stop,
     )
 
 

@@ -9,7 +9,9 @@ import msgspec
 
 from bouncer.address import normalise_domain
 from bouncer.delivery.calls import Terms
+from bouncer.inbound import LateBounces
 from bouncer.limiter import Pace
+from bouncer.plan import Disposition
 from bouncer.policy.file import Mode
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -79,6 +81,20 @@ class Settings(_Environment, frozen=True, kw_only=True, rename="upper"):
         return timedelta(days=self.ledger_retention_days)
 
 
+class StopScope(StrEnum):
+    """How far refused mail stops."""
+
+    RULE = "rule"
+    """This rule, which was for the refused recipients only."""
+    RULE_SET = "rule-set"
+    """All rules; true only of a rule that takes mail for every recipient."""
+
+    @property
+    def disposition(self) -> Disposition:
+        whole = self is StopScope.RULE_SET
+        return Disposition.STOP_RULE_SET if whole else Disposition.STOP_RULE
+
+
 class SendSettings(Settings, frozen=True, kw_only=True, rename="upper"):
     """For the queue's worker."""
 
@@ -87,13 +103,12 @@ class SendSettings(Settings, frozen=True, kw_only=True, rename="upper"):
     """After so many tries the queue gives a message up (its RedrivePolicy)."""
 
 
-class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
-    """For the function that the receipt rule calls."""
+class DecidingSettings(Settings, frozen=True, kw_only=True, rename="upper"):
+    """What both functions that decide need."""
 
     aws_region: str
     bounce_sender: str
     mode: Mode = Mode.OBSERVE
-    event_dead_letter_queue_url: str
     mailbox_table: str
     mailbox_attributes: str = ""
     """`field=attribute` pairs, comma-separated, where the user's table has other names."""
@@ -105,6 +120,19 @@ class InboundSettings(Settings, frozen=True, kw_only=True, rename="upper"):
     policy_application: str = ""
     policy_environment: str = ""
     policy_profile: str = ""
+
+
+class InboundSettings(DecidingSettings, frozen=True, kw_only=True, rename="upper"):
+    """For the function that the receipt rule calls."""
+
+    event_dead_letter_queue_url: str
+    refused_mail_stops: StopScope = StopScope.RULE
+
+
+class AuditSettings(DecidingSettings, frozen=True, kw_only=True, rename="upper"):
+    """For the function that handles what the receipt rule's function has missed."""
+
+    late_bounces: LateBounces = LateBounces.UNKNOWN
 
 
 def attribute_names(pairs: str) -> dict[str, str]:

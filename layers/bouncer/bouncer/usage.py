@@ -5,6 +5,7 @@ as the stored mail does, for it says what a deletion gives back; a little longer
 late replay from charging again.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
@@ -48,6 +49,14 @@ class Usage(Protocol):
 
         Raises:
             UsageUnavailableError: it may or may not count; a retry settles it.
+        """
+        ...
+
+    def give_back_all(self, message_ids: Collection[str]) -> set[str]:
+        """As `give_back`, for many at once, in as few writes as they have mailboxes.
+
+        Returns:
+            The mails that were not, or not wholly, given back, for another try.
         """
         ...
 

@@ -44,9 +44,14 @@ class AppConfigPolicy:
         """
         from aws_lambda_powertools.utilities.parameters import AppConfigProvider  # noqa: PLC0415
 
-        self._provider = AppConfigProvider(
-            environment=environment, application=application, boto3_client=client
-        )
+        # With a session of its own: a poll token is good for one call.
+        def new_session() -> AppConfigProvider:
+            return AppConfigProvider(
+                environment=environment, application=application, boto3_client=client
+            )
+
+        self._new_session = new_session
+        self._provider = self._new_session()
         self._profile = profile
         self._on_failure = on_failure
         self._content: object = None
@@ -58,7 +63,7 @@ class AppConfigPolicy:
             Exception: there is no good policy yet; the event is kept and tried again.
         """
         try:
-            content = self._provider.get(self._profile, max_age=REFRESH_SECONDS)
+            content = self._read()
             if content != self._content or self._policy is None:
                 text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
                 self._policy = load(text, f"AppConfig profile {self._profile}")
@@ -68,3 +73,12 @@ class AppConfigPolicy:
                 raise
             self._on_failure(f"{type(error).__name__}: {error}")
         return self._policy
+
+    def _read(self) -> object:
+        try:
+            return self._provider.get(self._profile, max_age=REFRESH_SECONDS)
+        except Exception:
+            # The call may have been answered, and its token used up with it, though the answer
+            # was lost: every later call with that token would be refused.
+            self._provider = self._new_session()
+            raise

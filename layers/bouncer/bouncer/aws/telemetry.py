@@ -15,7 +15,9 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.inbound import Handled
+from bouncer.mail_record import FOUND_UNDECIDED
 from bouncer.message import InboundMessage
+from bouncer.plan import Disposition
 from bouncer.policy.decide import Outcome
 from bouncer.settings import LogAddresses
 
@@ -42,6 +44,9 @@ def _tried(mail: InboundMessage) -> dict[str, str]:
     """The mark of an operator's live check; nothing else of a mail's headers is logged."""
     marks = [value for value in mail.header(TRY_HEADER)[:1] if _TRY.fullmatch(value)]
     return {"try": marks[0]} if marks else {}
+
+
+FOUND = "MailFoundUndecided"
 
 
 class Telemetry:
@@ -80,6 +85,7 @@ class Telemetry:
             elif decision.outcome in BY_OUTCOME:
                 self.count(BY_OUTCOME[decision.outcome], decision.reason)
         self._count_fates(handled.fates)
+        self._count_mail(handled)
         for domain in handled.unknown_domains:
             self.count(DOMAIN_UNKNOWN)
             self._logger.warning(DOMAIN_UNKNOWN, extra={"domain": domain})
@@ -101,6 +107,7 @@ class Telemetry:
                 "suppressed": plan.suppressed,
                 "disposition": handled.disposition,
                 **_tried(plan.mail),
+                **({FOUND_UNDECIDED: True} if handled.late else {}),
                 "recipients": [
                     {
                         "recipient": self._address(each.recipient),
@@ -108,11 +115,23 @@ class Telemetry:
                         "reason": each.reason,
                         "dry_run": each.dry_run,
                         **self._fate(fates.get(each.recipient)),
+                        **({"withheld": True} if each.recipient in handled.withheld else {}),
                     }
                     for each in plan.decisions
                 ],
             },
         )
+
+    def _count_mail(self, handled: Handled) -> None:
+        if handled.late:
+            self.count(FOUND)
+        for _ in handled.withheld:
+            self.count("BounceWithheld", FOUND_UNDECIDED)
+        if not handled.recorded:
+            self.count("MailRecordFailed")
+        stops = handled.plan.disposition is not Disposition.CONTINUE
+        if stops and handled.disposition is Disposition.CONTINUE:
+            self.count("RefusedMailWentOn")
 
     def sent(self, fates: Iterable[Fate]) -> None:
         """What the queue's worker did, a line a mail."""

@@ -1,8 +1,9 @@
 """Usage in DynamoDB: the record and the counter change in one transaction."""
 
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _ATTEMPTS = 12
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.4
+# A transaction takes 100 items; a long one collides more often.
+_RECORDS_A_TRANSACTION = 50
 
 _NOT_COUNTED = "attribute_not_exists(pk)"
 _COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
@@ -90,6 +93,52 @@ class DynamoUsage:
             else:
                 raise UsageUnavailableError(f"{message_id}: too many mails at once")
         return given
+
+    def give_back_all(self, message_ids: Collection[str]) -> set[str]:
+        failed: set[str] = set()
+        by_mailbox: dict[str, list[dict[str, Any]]] = {}
+        for message_id in sorted(message_ids):
+            try:
+                for record in self._records(message_id):
+                    if "returned_at" not in record:
+                        by_mailbox.setdefault(record["mailbox"]["S"], []).append(record)
+            except UsageUnavailableError:
+                failed.add(message_id)
+        for records in by_mailbox.values():
+            for chunk in itertools.batched(records, _RECORDS_A_TRANSACTION, strict=False):
+                try:
+                    self._give_back_together([*chunk])
+                except UsageUnavailableError:
+                    failed |= {record["pk"]["S"].removeprefix("message#") for record in chunk}
+        return failed
+
+    def _give_back_together(self, records: list[dict[str, Any]]) -> None:
+        """Mails of one mailbox: every record is marked, and their sum taken off, or nothing is.
+
+        Raises:
+            UsageUnavailableError: nothing was; a retry settles it.
+        """
+        for attempt in range(_ATTEMPTS):
+            marks = [self._return(record)[0] for record in records]
+            total = sum(int(record["size"]["N"]) for record in records)
+            counter = self._return(records[0] | {"size": {"N": str(total)}})[1]
+            reasons = self._transact([*marks, counter])
+            if reasons is None:
+                return
+            if _failed(reasons[-1]):  # the mailbox is gone: nothing holds the bytes
+                for mark in marks:
+                    self._transact([mark])
+                return
+            # Another delivery of the same deletions was here: the sum is of the others only.
+            records = [
+                record
+                for record, reason in zip(records, reasons[:-1], strict=True)
+                if not _failed(reason)
+            ]
+            if not records:
+                return
+            self._pause(attempt)
+        raise UsageUnavailableError("too many mails at once")
 
     def forget(self, message_id: str) -> None:
         """Mark a mail's records as given back without touching a counter, which is right already.

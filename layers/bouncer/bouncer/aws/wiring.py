@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from bouncer.audit import Audit
 from bouncer.aws import clients
 from bouncer.aws.budget import DynamoBudget
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.aws.ledger import DynamoLedger
+from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.aws.policy_source import AppConfigPolicy, FilePolicy
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.aws.send_bounce import SesSendBounce
@@ -18,8 +20,10 @@ from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Incident
 from bouncer.inbound import Inbound, NoStore, Planner, Store
 from bouncer.limiter import Limiter
-from bouncer.plan import Identity
+from bouncer.plan import Disposition, Identity
 from bouncer.settings import (
+    AuditSettings,
+    DecidingSettings,
     InboundSettings,
     SendSettings,
     Settings,
@@ -58,7 +62,16 @@ def observed_delivery(settings: Settings, telemetry: Telemetry) -> Delivery:
     return delivery(settings, count=telemetry.event, repaired=repaired)
 
 
-def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) -> Inbound:
+def inbound(
+    settings: DecidingSettings,
+    policy_file: Path,
+    telemetry: Telemetry,
+    stop: Disposition = Disposition.STOP_RULE,
+) -> Inbound:
+    """
+    Args:
+        stop: how refused mail stops, where that is still to be decided.
+    """
     dynamodb = clients.dynamodb()
     store: Store = NoStore()
     if settings.mail_bucket:
@@ -91,6 +104,7 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
             bounce_sender=settings.bounce_sender,
             region=settings.aws_region,
             mode=settings.mode,
+            stop=stop,
             window_margin=settings.terms.window_margin,
         ),
     )
@@ -98,6 +112,7 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
         planner=planner,
         budget=DynamoBudget(dynamodb, settings.bounce_table),
         delivery=observed_delivery(settings, telemetry),
+        records=mail_records(settings),
         usage=DynamoUsage(
             dynamodb,
             bounce_table=settings.bounce_table,
@@ -106,6 +121,23 @@ def inbound(settings: InboundSettings, policy_file: Path, telemetry: Telemetry) 
         )
         if settings.usage is UsageMode.MANAGED
         else None,
+    )
+
+
+def mail_records(settings: Settings) -> DynamoMailRecords:
+    return DynamoMailRecords(
+        clients.dynamodb(), settings.bounce_table, retention=settings.ledger_retention
+    )
+
+
+def audit(settings: AuditSettings, policy_file: Path, telemetry: Telemetry) -> Audit:
+    return Audit(
+        inbound=inbound(settings, policy_file, telemetry),
+        records=mail_records(settings),
+        ledger=DynamoLedger(
+            clients.dynamodb(), settings.bounce_table, retention=settings.ledger_retention
+        ),
+        late=settings.late_bounces,
     )
 
 

@@ -1,0 +1,68 @@
+"""The audit queue's worker: SES's notices of received mail in, what was missed handled.
+
+It stands beside the receipt rule's handler because it is the same decision, by the same policy.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aws_lambda_powertools import Logger
+
+from bouncer import timing
+from bouncer.audit import Audit
+from bouncer.aws import wiring
+from bouncer.aws.telemetry import Telemetry
+from bouncer.message import InboundMessage, MalformedEventError, parse_notice
+from bouncer.settings import AuditSettings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+logger = Logger(serialize_stacktrace=False)
+
+_RESERVE = timedelta(seconds=timing.RESERVE)
+
+
+class Application(NamedTuple):
+    audit: Audit
+    telemetry: Telemetry
+
+
+@cache
+def application() -> Application:
+    """Wired once a cold start."""
+    settings = AuditSettings.read(os.environ)
+    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    policy_file = Path(__file__).with_name("policy.toml")
+    return Application(audit=wiring.audit(settings, policy_file, telemetry), telemetry=telemetry)
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
+    """What is not settled comes back in `batchItemFailures`, and so, later, once more."""
+    app = application()
+    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
+    until = datetime.now(UTC) + left - _RESERVE
+    notices: dict[str, InboundMessage] = {}
+    again: set[str] = set()
+    try:
+        for record in event["Records"]:
+            try:
+                mail = parse_notice(record["body"])
+            except MalformedEventError as error:
+                app.telemetry.warn("NoticeUnreadable", str(error))
+                again.add(record["messageId"])  # until it is with the dead letters, for people
+                continue
+            if mail is not None:
+                notices[record["messageId"]] = mail
+        audited = app.audit.run(notices, until=until)
+        for key, why in audited.failures.items():
+            app.telemetry.warn("AuditFailed", f"{notices[key].message_id}: {why!r}")
+        for handled in audited.found:
+            app.telemetry.handled(handled)
+    finally:
+        app.telemetry.flush()
+    return {"batchItemFailures": [{"itemIdentifier": e} for e in sorted(again | audited.again)]}

@@ -1,0 +1,223 @@
+"""A hostile AWS: what may go wrong there, chosen by name and by seed.
+
+`make local WEATHER=storm:7` deploys under clear sky and then lets the weather in. A weather is
+a set of odds; what AWS does not document has both ways, by the seed. Only what the functions
+and SES do is hit: the tester's own requests, with the account's root key, never are.
+
+    clear        nothing goes wrong
+    killers      environments are killed at any moment, one a second
+    crashes      environments are killed and frozen at any moment; SES calls again, or never
+    refusals     invocations are refused (429), and fail
+    post         SNS and SQS are late, bring things twice and out of order
+    tables       DynamoDB throttles, fails, is slow, loses its answers, reads what was before
+    bounces      SES fails, is slow, and takes a call whose answer is lost
+    storm        all of it
+"""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Fault(StrEnum):
+    """What may befall one request."""
+
+    THROTTLED = "throttled"
+    FAILED = "failed"
+    """Not done."""
+    SLOW = "slow"
+    ANSWER_LOST = "answer-lost"
+    """Done, and the caller hears of a failure."""
+    STALE = "stale"
+    """Answered as it was before."""
+    TWICE = "twice"
+    """Done once more, later."""
+
+
+class Odds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of each thing that may go wrong, from 0 to 1; or how often, in seconds."""
+
+    table: tuple[Fault, ...] = ()
+    """What befalls DynamoDB's requests."""
+    bounce: tuple[Fault, ...] = ()
+    """What befalls SendBounce."""
+    queue: tuple[Fault, ...] = ()
+    """What befalls SendMessage."""
+    fault: float = 0.0
+    """The share of those requests that something befalls."""
+    slow_seconds: float = 2.2
+    """Longer than the functions' clients wait for an answer."""
+    refused: float = 0.0
+    """The share of invocations by SES that are refused or fail before the function runs."""
+    late_notice: float = 0.0
+    """The share of notices that come late; as many come twice."""
+    latest_notice: float = 8.0
+    kill_every: float = 0.0
+    """Seconds between two functions' processes that are killed, about; 0 is never."""
+    freeze_every: float = 0.0
+    freeze_seconds: float = 3.0
+
+
+_TABLE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST, Fault.STALE)
+_BOUNCE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST)
+_QUEUE = (Fault.FAILED, Fault.ANSWER_LOST, Fault.TWICE)
+
+FORECAST = "weather"
+"""The file that says what the weather is, `NAME` or `NAME:SEED`."""
+
+WEATHERS = {
+    "clear": Odds(),
+    "killers": Odds(kill_every=0.8),
+    "crashes": Odds(kill_every=1.5, freeze_every=4.0),
+    "refusals": Odds(refused=0.4),
+    "post": Odds(queue=_QUEUE, fault=0.2, late_notice=0.4),
+    "tables": Odds(table=_TABLE, fault=0.08),
+    "bounces": Odds(bounce=_BOUNCE, fault=0.3),
+    "storm": Odds(
+        table=_TABLE,
+        bounce=_BOUNCE,
+        queue=_QUEUE,
+        fault=0.08,
+        refused=0.2,
+        late_notice=0.3,
+        kill_every=2.5,
+        freeze_every=6.0,
+    ),
+}
+
+
+class Weather:
+    """Rolls the dice. It can be changed while AWS runs: write the file FORECAST in the outbox."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.kills = 0
+        self.freezes = 0
+        self.faults: dict[str, int] = {}
+        self.set("clear")
+
+    def set(self, forecast: str) -> None:
+        """
+        Args:
+            forecast: `NAME` or `NAME:SEED`.
+
+        Raises:
+            ValueError: nobody knows that weather.
+        """
+        name, _, seed = forecast.partition(":")
+        if name not in WEATHERS:
+            raise ValueError(f"no weather {name!r}: take one of {', '.join(WEATHERS)}")
+        with self._lock:
+            self.forecast = forecast
+            self.odds = WEATHERS[name]
+            self._random = random.Random(seed or "0")  # noqa: S311  (to be replayed, not secret)
+            # Undocumented, and so both ways: whether SES calls a function again that failed.
+            self.ses_calls_again = self._random.random() < 0.5
+
+    @property
+    def calm(self) -> bool:
+        """Whether no request is ever hit."""
+        return self.odds.fault == 0
+
+    # --- Requests ----------------------------------------------------------------------------
+
+    def befalls(self, service: str) -> Fault | None:
+        """What befalls a request of a function: `table`, `bounce` or `queue`."""
+        with self._lock:
+            kinds: tuple[Fault, ...] = getattr(self.odds, service)
+            if not kinds or self._random.random() >= self.odds.fault:
+                return None
+            fault = self._random.choice(kinds)
+            name = f"{service} {fault}"
+            self.faults[name] = self.faults.get(name, 0) + 1
+        return fault
+
+    def refuses(self) -> bool:
+        """Whether an invocation by SES is refused."""
+        with self._lock:
+            return self._random.random() < self.odds.refused
+
+    def notices(self) -> Iterable[float]:
+        """When a notice is published, in seconds from now: once or twice."""
+        with self._lock:
+            odds, dice = self.odds, self._random
+            times = [0.0]
+            if dice.random() < odds.late_notice:
+                times = [dice.uniform(0, odds.latest_notice)]
+            if dice.random() < odds.late_notice:
+                times.append(dice.uniform(0, odds.latest_notice))
+        return times
+
+    # --- Processes ---------------------------------------------------------------------------
+
+    def haunt(
+        self, processes: Callable[[], list[int]], forecast: Path, ended: threading.Event
+    ) -> None:
+        """Follow the forecast, kill and freeze processes, until `ended`: a thread's life."""
+        now = time.monotonic()
+        next_kill = next_freeze = now
+        while not ended.wait(0.05):
+            now = time.monotonic()
+            told = forecast.read_text().strip() if forecast.exists() else self.forecast
+            if told and told != self.forecast:
+                self.set(told)
+            odds = self.odds
+            if not odds.kill_every:
+                next_kill = now
+            elif now >= next_kill:
+                killed = self._strike(processes, signal.SIGKILL)
+                self.kills += killed
+                if killed:
+                    next_kill = now + self._pause(odds.kill_every)
+            if not odds.freeze_every:
+                next_freeze = now
+            elif now >= next_freeze:
+                next_freeze = now + self._pause(odds.freeze_every)
+                self._freeze(processes, odds.freeze_seconds)
+
+    def _pause(self, mean: float) -> float:
+        with self._lock:
+            return self._random.uniform(0.2 * mean, 1.8 * mean)
+
+    def _victims(self, processes: Callable[[], list[int]]) -> list[int]:
+        try:
+            return processes()
+        except OSError:  # one has just ended by itself
+            return []
+
+    def _strike(self, processes: Callable[[], list[int]], signum: signal.Signals) -> int:
+        victims = self._victims(processes)
+        if not victims:
+            return 0
+        with self._lock:
+            victim = self._random.choice(victims)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signum)
+            return 1
+        return 0
+
+    def _freeze(self, processes: Callable[[], list[int]], seconds: float) -> None:
+        victims = self._victims(processes)
+        if not victims:
+            return
+        with self._lock:
+            victim = self._random.choice(victims)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGSTOP)
+            self.freezes += 1
+        timer = threading.Timer(seconds, _thaw, (victim,))
+        timer.daemon = True
+        timer.start()
+
+
+def _thaw(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGCONT)
