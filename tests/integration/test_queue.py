@@ -1,17 +1,21 @@
 """What waits and what is kept, in SQS."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 from mypy_boto3_sqs import SQSClient
 
 from bouncer import timing
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
-from bouncer.delivery.bounce import Bounce
+from bouncer.delivery.bounce import Bounce, BounceError
 from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode
 from tests.integration.builders import Answer, bodies, bounce, fail, requests_of
 
@@ -167,6 +171,12 @@ def test_what_is_not_kept_is_an_error(sqs: SQSClient, queue: Callable[[str], str
         keeper.keep_body("")
 
 
+def with_field(**fields: Any) -> str:
+    """A message of ours with a field that is not."""
+    message = json.loads(encode(bounce()))
+    return json.dumps({**message, "bounce": message["bounce"] | fields})
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -176,11 +186,50 @@ def test_what_is_not_kept_is_an_error(sqs: SQSClient, queue: Callable[[str], str
         '{"version": 2, "bounce": {}}',
         '{"version": 1}',
         '{"version": 1, "bounce": {"message_id": "msg1"}}',
+        '{"version": 1, "bounce": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"version": 1, "bounce": {"x": ' + "[" * 100_000 + "]" * 100_000 + "}}",
+        with_field(received_at="2026-11-21T12:00:00"),
+        with_field(received_at="9999-12-31T23:59:59Z"),
+        with_field(recipients=[]),
+        with_field(recipients=[{"recipient": "", "reason": "r"}]),
+        with_field(recipients=[{"recipient": "a" * 321, "reason": "r"}]),
+        with_field(message_id=""),
+        with_field(message_id="m" * 201),
+        with_field(message_dsn={"reporting_mta": "x", "arrival_date": "2026-11-21T12:00:00"}),
     ],
 )
 def test_what_nobody_can_read_is_poison(body: str) -> None:
     with pytest.raises(PoisonError, match="not a queued bounce"):
         decode(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+MOMENTS = st.datetimes(timezones=st.just(UTC) | st.none()).map(lambda each: each.isoformat())
+
+
+@given(
+    field=st.sampled_from([each.encode_name for each in msgspec.structs.fields(Bounce)]),
+    value=JSON | MOMENTS,
+)
+def test_whatever_a_field_of_a_message_holds_it_is_told_or_can_be_worked_with(
+    field: str, value: Any
+) -> None:
+    """So that one message never fails the batch that it came with."""
+    try:
+        message = decode(with_field(**{field: value}))
+    except PoisonError:
+        return
+    ours = bounce()
+    assert sorted([message, ours], key=lambda each: each.received_at)
+    assert message.deadline(timedelta(hours=12)) != ours.deadline(timedelta(0))
+    assert message.recipients
+    with contextlib.suppress(BounceError):
+        message.request()
+    assert decode(encode(message)) == message
 
 
 def test_a_bounce_in_the_queue_is_complete(line: Line, sqs: SQSClient) -> None:

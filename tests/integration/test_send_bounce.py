@@ -289,6 +289,16 @@ def test_an_answer_that_cannot_be_read_may_have_been_a_yes(
     assert caught.value.answer_lost
 
 
+def test_a_yes_without_an_id_may_have_been_a_yes(
+    sender: SesSendBounce, ses_server: SesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = "<SendBounceResponse><SendBounceResult/></SendBounceResponse>"
+    monkeypatch.setattr(ses_server, "_answer", lambda _: (200, empty))
+    with pytest.raises(TryAgainError, match="no MessageId") as caught:
+        sender.send(bounce(), at_once)
+    assert caught.value.answer_lost
+
+
 def test_the_turn_comes_when_only_the_bytes_have_to_go_out(
     sender: SesSendBounce, ses_server: SesServer
 ) -> None:

@@ -469,6 +469,50 @@ def test_a_lost_answer_is_remembered_by_the_ledger_while_the_bounce_waits(world:
     assert entry.lost_answers == 1
 
 
+def test_a_lost_answer_is_noted_before_anything_else_can_go_wrong(world: World) -> None:
+    """A crash right after it would let the next delivery make two more calls."""
+    noted: list[int] = []
+
+    def look(bounce: Bounce, turn: Callable[[], None]) -> str:
+        noted.extend(entry.lost_answers for entry in world.ledger.history(bounce.message_id))
+        if len(noted) == 1:
+            turn()
+            raise failing(answer_lost=True)
+        return "bounce-2"
+
+    world.sender.send = look  # type: ignore[method-assign]
+    world.inbound(mail())
+    assert noted == [0, 1]
+
+
+def test_of_recipients_with_different_doubts_only_those_with_two_are_given_up(
+    world: World,
+) -> None:
+    """Overlapping rules: the first delivery of the mail knew of one of them only."""
+    old, new = "old@example.com", "new@example.com"
+    world.settled_before(BounceState.QUEUED, "msg1", old, lost_answers=1)
+    world.sender.script = [failing(answer_lost=True)]
+    fates = world.inbound(mail("msg1", old, new))
+    assert {fate.recipient: fate.state for fate in fates} == {
+        old: BounceState.REJECTED,
+        new: BounceState.SENT,
+    }
+    called = [[each.recipient for each in call.recipients] for _, call in world.sender.calls]
+    assert called == [[old, new], [new]]
+
+
+def test_of_a_batchs_recipients_only_those_with_two_doubts_are_given_up(world: World) -> None:
+    old, new = "old@example.com", "new@example.com"
+    world.settled_before(BounceState.QUEUED, "msg1", old, lost_answers=1)
+    world.sender.script = [failing(answer_lost=True)]
+    fates, again = world.work(mail("msg1", old, new))
+    assert [(fate.recipient, fate.state) for fate in fates] == [(old, BounceState.REJECTED)]
+    assert again == {"msg1"}
+    fates, again = world.work(mail("msg1", old, new), owner="next")
+    assert [(fate.recipient, fate.state) for fate in fates] == [(new, BounceState.SENT)]
+    assert again == set()
+
+
 @pytest.mark.parametrize(
     ("lost", "state"),
     [(True, BounceState.REJECTED), (False, BounceState.SENT)],

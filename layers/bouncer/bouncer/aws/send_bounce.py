@@ -88,7 +88,7 @@ class SesSendBounce:
             raise RefusedError("InvalidBounce", str(error)) from error
         self._turn, self._body = turn, None
         try:
-            message_id = self._client.send_bounce(**request)["MessageId"]
+            answer = self._client.send_bounce(**request)
         except ClientError as error:
             raise _classified(error) from error
         except NoCredentialsError as error:
@@ -105,7 +105,10 @@ class SesSendBounce:
         finally:
             self._turn = None
         self._kept.use()
-        return message_id
+        try:
+            return answer["MessageId"]
+        except KeyError as error:
+            raise TryAgainError("unreadable answer: no MessageId", answer_lost=True) from error
 
 
 def _classified(error: ClientError) -> Exception:

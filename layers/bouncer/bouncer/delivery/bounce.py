@@ -7,7 +7,7 @@ only presence and types, so every other documented rule is held here.
 import re
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
@@ -22,6 +22,13 @@ WINDOW = timedelta(hours=24)
 
 EXPLANATION_LIMIT = 500
 """SES does not document a limit; this is Mail Manager's for the same text, so it is safe."""
+
+
+# What a queue message may hold, so that one that nobody of ours has written is told as such: a
+# time without its zone compares with no other, and DynamoDB's keys have 1024 bytes.
+type Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+type MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+type Address = Annotated[str, msgspec.Meta(min_length=1, max_length=320)]
 
 
 class BounceType(StrEnum):
@@ -145,7 +152,7 @@ class RecipientDsnFields(msgspec.Struct, frozen=True, kw_only=True, omit_default
     final_recipient: str | None = None
     remote_mta: str | None = None
     diagnostic_code: str | None = None
-    last_attempt_date: datetime | None = None
+    last_attempt_date: Moment | None = None
     extension_fields: tuple[ExtensionField, ...] = ()
 
     def check(self) -> None:
@@ -181,7 +188,7 @@ class RecipientDsnFields(msgspec.Struct, frozen=True, kw_only=True, omit_default
 class BouncedRecipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One recipient of the original mail, and why it was not delivered there."""
 
-    recipient: str
+    recipient: Address
     reason: str
     bounce_type: BounceType | None = None
     dsn_fields: RecipientDsnFields | None = None
@@ -219,7 +226,7 @@ class MessageDsn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The per-message fields of the DSN (RFC 3464 §2.2)."""
 
     reporting_mta: str
-    arrival_date: datetime | None = None
+    arrival_date: Moment | None = None
     extension_fields: tuple[ExtensionField, ...] = ()
 
     def check(self) -> None:
@@ -238,10 +245,10 @@ class MessageDsn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that one SendBounce call needs; complete, so that it can wait in a queue."""
 
-    message_id: str
-    received_at: datetime
+    message_id: MessageId
+    received_at: Moment
     bounce_sender: str
-    recipients: tuple[BouncedRecipient, ...]
+    recipients: Annotated[tuple[BouncedRecipient, ...], msgspec.Meta(min_length=1)]
     bounce_sender_arn: str | None = None
     message_dsn: MessageDsn | None = None
 

@@ -25,12 +25,14 @@ def encode(bounce: Bounce) -> str:
 
 def decode(body: str) -> Bounce:
     """Raises:
-    PoisonError: not a queued bounce of a version that this code knows.
+    PoisonError: not a queued bounce of a version that this code knows, or not a whole one.
     """
     try:
-        return msgspec.json.decode(body, type=QueuedBounce).bounce
-    except msgspec.DecodeError as error:
+        bounce = msgspec.json.decode(body, type=QueuedBounce).bounce
+        bounce.deadline(timedelta(0))  # there is such a moment
+    except (msgspec.DecodeError, RecursionError, OverflowError) as error:
         raise PoisonError(f"not a queued bounce: {error}") from error
+    return bounce
 
 
 class BounceQueue(Protocol):
