@@ -33,9 +33,10 @@ from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.ledger import SETTLED, BounceState, Claims, LedgerEntry
-from bouncer.limiter import Busy, Granted, Limiter, MemorySlots, Pace
+from bouncer.limiter import Busy, Granted, Limiter, Pace
 from bouncer_console.output import print_table, say
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.slots import MemorySlots
 
 DAY = 86_400.0
 BATCH, WORKERS = 10, 2

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer import timing
 from bouncer.aws.ledger import DynamoLedger
@@ -424,3 +429,56 @@ def test_nobody_is_asked_whose_answer_could_come_too_late(at: At) -> None:
         at.ledger.give_up([entry(BounceState.SENT, "a@example.com")], until=late)
     (only,) = at.ledger.history(MAIL)
     assert (only.state, only.lost_answers) == (BounceState.CLAIMED, 0)
+
+
+# --- Both at once ----------------------------------------------------------------------------
+
+OWNERS = st.sampled_from(["first", "second"])
+STATES = st.sampled_from([BounceState.QUEUED, BounceState.REJECTED, *sorted(SETTLED)])
+LOST = st.integers(0, CALLS_WITHOUT_ANSWER)
+STEPS = st.one_of(
+    st.tuples(st.just("claim"), OWNERS),
+    st.tuples(st.just("settle"), OWNERS, STATES, LOST),
+    st.tuples(st.just("lose"), OWNERS, LOST),
+    st.tuples(st.just("record"), STATES),
+    st.tuples(st.just("give up")),
+    st.tuples(st.just("wait"), st.sampled_from([timedelta(seconds=1), LEASE, RETENTION])),
+)
+
+
+def take(at: At, step: Any) -> Any:
+    """What the ledger answers to a step."""
+    match step:
+        case "claim", owner:
+            return at.claim(owner=owner)
+        case "settle", owner, state, lost:
+            return at.settle(state, owner=owner, lost_answers=lost)
+        case "lose", owner, lost:
+            return at.lose_answers(lost, owner=owner)
+        case "record", state:
+            return at.record(state)
+        case ("give up",):
+            return at.give_up()
+        case "wait", time:
+            at.now += time
+    return None
+
+
+@given(steps=st.lists(STEPS, max_size=12))
+# Each example empties the table that they share.
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None
+)
+def test_whatever_is_done_every_ledger_answers_the_same(
+    dynamodb: DynamoDBClient, steps: list[Any]
+) -> None:
+    for each in dynamodb.scan(TableName=BOUNCES)["Items"]:
+        dynamodb.delete_item(TableName=BOUNCES, Key={"pk": each["pk"], "sk": each["sk"]})
+    stored = partial(DynamoLedger, dynamodb, BOUNCES, retention=RETENTION)
+    ledgers = [
+        At(lambda clock: MemoryLedger(clock, retention=RETENTION)),
+        At(lambda clock: stored(clock=clock)),
+    ]
+    for step in steps:
+        in_memory, in_dynamodb = (take(at, step) for at in ledgers)
+        assert in_memory == in_dynamodb

@@ -1,6 +1,6 @@
 """What only the shared slots can meet: clocks that disagree, absurd slots, other writers, faults.
 
-What they have in common with every store is in tests/unit/test_limiter.py.
+What they have in common with every store is in tests/contract/test_slots.py.
 """
 
 import time

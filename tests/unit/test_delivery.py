@@ -31,12 +31,12 @@ from bouncer.limiter import (
     Busy,
     Granted,
     Limiter,
-    MemorySlots,
     Pace,
     SlotsUnavailableError,
 )
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.queue import MemoryQueue
+from tests.fakes.slots import MemorySlots
 from tests.integration.builders import NOBODY, bounce
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)

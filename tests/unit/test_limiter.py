@@ -3,27 +3,23 @@
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
-import boto3
 import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from moto import mock_aws
 
-from bouncer.aws.slots import DynamoSlots
 from bouncer.limiter import (
     Busy,
     Granted,
     Limiter,
-    MemorySlots,
     Pace,
     Reservation,
     SlotExpiredError,
     SlotStore,
 )
-from tests.integration.builders import BOUNCES, create_bounce_table, requests_of, set_date
+from tests.fakes.slots import MemorySlots
 
 START = 1_800_000_000.0
 # An epoch second as a float is exact to a fraction of a microsecond only.
@@ -495,185 +491,3 @@ def test_a_penalty_does_not_stop_the_calls_that_have_their_slots() -> None:
     machine.limiter.penalise(60)
     window.turn()
     assert machine.time == pytest.approx(START + PACE.step)
-
-
-# --- The contract of a store -----------------------------------------------------------------
-
-
-class Bench(Protocol):
-    """A store under test, and what it costs to ask it."""
-
-    store: SlotStore
-
-    def requests(self) -> int | None: ...
-
-
-class _Memory:
-    def __init__(self) -> None:
-        self.store: SlotStore = MemorySlots()
-
-    def requests(self) -> int | None:
-        return None
-
-
-class _Dynamo:
-    def __init__(self) -> None:
-        client = boto3.client(
-            "dynamodb",
-            region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
-        create_bounce_table(client)
-        set_date(client, None)
-        self.store: SlotStore = DynamoSlots(client, BOUNCES)
-        self._seen = requests_of(client)
-
-    def requests(self) -> int | None:
-        number = len(self._seen)
-        self._seen.clear()
-        return number
-
-
-@pytest.fixture(params=[_Memory, _Dynamo], ids=["memory", "dynamodb"])
-def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
-        yield request.param()
-
-
-@pytest.fixture
-def now() -> float:
-    return START
-
-
-SPAN = 5.0
-HORIZON = 600.0
-
-
-def exactly(seconds: float) -> Any:
-    return pytest.approx(seconds, abs=1e-5)
-
-
-def reserved(bench: Bench, now: float, max_wait: float = 60.0, span: float = SPAN) -> float:
-    answer = bench.store.reserve(now, span, max_wait, HORIZON)
-    assert isinstance(answer, Granted), answer
-    return answer.start
-
-
-def refused_until(bench: Bench, now: float, max_wait: float) -> float:
-    answer = bench.store.reserve(now, SPAN, max_wait, HORIZON)
-    assert isinstance(answer, Busy), answer
-    return answer.next_slot
-
-
-def test_the_first_slot_of_a_fresh_store_is_now(bench: Bench, now: float) -> None:
-    assert reserved(bench, now, max_wait=0) == now
-    assert bench.requests() in (None, 1)
-
-
-def test_an_idle_store_gives_now_and_forgets_the_past(bench: Bench, now: float) -> None:
-    reserved(bench, now, span=0.5)
-    assert reserved(bench, now + 1, max_wait=0) == exactly(now + 1)
-    assert refused_until(bench, now + 1, max_wait=0) == exactly(now + 1 + SPAN)
-
-
-def test_a_slot_that_begins_this_moment_is_idle(bench: Bench, now: float) -> None:
-    reserved(bench, now, span=1)
-    assert reserved(bench, now + 1, max_wait=0) == exactly(now + 1)
-
-
-def test_a_busy_store_gives_one_slot_after_the_other(bench: Bench, now: float) -> None:
-    starts = [reserved(bench, now) for _ in range(4)]
-    assert starts == [exactly(now + number * SPAN) for number in range(4)]
-
-
-def test_each_slot_is_as_long_as_its_holder_asked(bench: Bench, now: float) -> None:
-    reserved(bench, now, span=2)
-    assert reserved(bench, now, span=7) == exactly(now + 2)
-    assert reserved(bench, now) == exactly(now + 9)
-
-
-def test_a_slot_just_within_the_wait_is_taken(bench: Bench, now: float) -> None:
-    reserved(bench, now)
-    assert reserved(bench, now, max_wait=SPAN) == exactly(now + SPAN)
-
-
-def test_a_slot_beyond_the_wait_is_refused_with_its_time_and_not_taken(
-    bench: Bench, now: float
-) -> None:
-    reserved(bench, now)
-    assert refused_until(bench, now, max_wait=SPAN - 0.01) == exactly(now + SPAN)
-    assert reserved(bench, now) == exactly(now + SPAN)
-
-
-@pytest.mark.parametrize("busy_before", [False, True], ids=["after idle", "after busy"])
-def test_a_refusal_costs_one_request(bench: Bench, now: float, busy_before: bool) -> None:
-    reserved(bench, now)
-    if busy_before:
-        reserved(bench, now)
-    bench.requests()
-    refused_until(bench, now, max_wait=1)
-    assert bench.requests() in (None, 1)
-
-
-def test_in_a_backlog_a_reservation_costs_one_request(bench: Bench, now: float) -> None:
-    reserved(bench, now)
-    reserved(bench, now)
-    bench.requests()
-    for _ in range(5):
-        reserved(bench, now)
-    assert bench.requests() in (None, 5)
-
-
-def test_whoever_was_refused_once_knows_that_it_is_busy(bench: Bench, now: float) -> None:
-    bench.store.hold_back(now, now + 30)
-    refused_until(bench, now, max_wait=3)
-    bench.requests()
-    assert reserved(bench, now) == exactly(now + 30)
-    assert bench.requests() in (None, 1)
-
-
-@pytest.mark.parametrize("gap", [0.0, 0.2, 0.5, 1.0, 10.0])
-def test_without_competition_no_reservation_costs_more_than_two_requests(
-    bench: Bench, now: float, gap: float
-) -> None:
-    """Wherever a backlog begins and ends."""
-    costs = []
-    for number in range(8):
-        reserved(bench, now + number * gap, span=0.4)
-        costs.append(bench.requests() or 0)
-    assert max(costs) <= 2
-    assert sum(costs) <= 1.25 * len(costs)
-
-
-def test_holding_back_keeps_everyone_out_until_then(bench: Bench, now: float) -> None:
-    bench.store.hold_back(now, now + 3)
-    assert refused_until(bench, now, max_wait=2) == exactly(now + 3)
-    assert reserved(bench, now) == exactly(now + 3)
-
-
-def test_holding_back_only_moves_forward(bench: Bench, now: float) -> None:
-    bench.store.hold_back(now, now + 30)
-    bench.store.hold_back(now, now + 3)
-    assert reserved(bench, now) == exactly(now + 30)
-
-
-def test_holding_back_twice_is_holding_back_until_the_later_one(bench: Bench, now: float) -> None:
-    bench.store.hold_back(now, now + 3)
-    bench.store.hold_back(now, now + 30)
-    assert reserved(bench, now) == exactly(now + 30)
-
-
-def test_a_slot_beyond_the_horizon_comes_from_a_wrong_clock_and_is_repaired(
-    bench: Bench, now: float
-) -> None:
-    bench.store.hold_back(now, now + HORIZON + 1)
-    assert reserved(bench, now, max_wait=0) == now
-    assert reserved(bench, now) == exactly(now + SPAN)
-
-
-def test_a_slot_at_the_horizon_is_believed(bench: Bench, now: float) -> None:
-    bench.store.hold_back(now, now + HORIZON)
-    assert refused_until(bench, now, max_wait=60) == exactly(now + HORIZON)

@@ -241,22 +241,3 @@ class Limiter:
         """The receiver throttled: nobody gets a slot for so long."""
         now = self._clock()
         self._store.hold_back(now, now + seconds)
-
-
-class MemorySlots:
-    """Slots of one process, for tests and simulations; DynamoSlots is the shared one."""
-
-    def __init__(self) -> None:
-        self._next: float | None = None
-
-    def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
-        busy = self._next is not None and now < self._next <= now + horizon
-        start = self._next if busy and self._next is not None else now
-        if start > now + max_wait:
-            return Busy(start)
-        self._next = start + span
-        return Granted(start)
-
-    def hold_back(self, now: float, until: float) -> None:  # noqa: ARG002  (the protocol's)
-        if self._next is None or self._next < until:
-            self._next = until

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # An abandoned claim is one whose lease ran out; an item past its expiry is (none), for TTL
 # deletes within days only; "answered" is what was not rejected for too many lost answers.
 _NONE = "attribute_not_exists(pk) OR expires_at <= :now"
-_MINE = "#state = :claimed AND #owner = :owner"
+_MINE = "#state = :claimed AND #owner = :owner AND expires_at > :now"
 _ABANDONED = "#state = :claimed AND lease_until <= :now"
 _WAITS = "#state = :queued OR #state = :dead"
 _REFUSED = "#state = :rejected AND lost_answers < :enough"
@@ -195,11 +195,16 @@ class DynamoLedger:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise LedgerUnavailableError(str(error)) from error
             standing: Any = error.response.get("Item", {})
-            return False, _entry(standing) if standing else None
+            return False, _standing(standing, now)
         except FAILURES as error:
             raise LedgerUnavailableError(str(error)) from error
-        gone = not before or float(before["expires_at"]["N"]) <= now.timestamp()
-        return True, None if gone else _entry(before)
+        return True, _standing(before, now)
+
+
+def _standing(item: Mapping[str, Any], now: datetime) -> LedgerEntry | None:
+    """What an item says; nothing once it has expired."""
+    gone = not item or float(item["expires_at"]["N"]) <= now.timestamp()
+    return None if gone else _entry(item)
 
 
 def _facts(entry: LedgerEntry) -> dict[str, Any]:
