@@ -54,7 +54,7 @@ $(BENCH)/.ready: bench/requirements.txt bench/package.json
 	@rm -rf $(BENCH)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --target $(BENCH) -r bench/requirements.txt
 	@cp bench/package.json $(BENCH)
-	@! command -v npm >/dev/null || npm install --silent --no-package-lock --no-audit --no-fund --prefix $(BENCH)
+	@! command -v npm >/dev/null || npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund --prefix $(BENCH)
 	@touch $@
 
 build: $(READY) check-policy  ## sam build, of a policy that was checked

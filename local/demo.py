@@ -255,6 +255,7 @@ Then try:
   .venv/bin/bouncer explain events/several-recipients.json
 """,
         soft_wrap=True,
+        markup=True,
     )
 
 

@@ -59,5 +59,5 @@ def _step[Result](what: str, do: Callable[[], Result]) -> Result:
     started = time.monotonic()
     with screen.status(f"{what} …"):
         result = do()
-    screen.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - started:.1f} s[/]")
+    screen.print(f"  [green]✓[/] {what} [dim]{time.monotonic() - started:.1f} s[/]", markup=True)
     return result

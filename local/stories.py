@@ -151,6 +151,7 @@ STORIES: tuple[Story, ...] = (
         mail_from=_PAT,
         expected=(_unknown("nobody@example.com"),),
         suppressed="window-closed",
+        disposition="CONTINUE",
     ),
 )
 

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -36,9 +37,26 @@ MOMENT: dict[str, Any] = {"parser": _option, "metavar": "TIME"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+
+class _Screen(Console):
+    """Shows what others wrote as it is, and does nothing that it says.
+
+    Everything that is printed passes here as segments: what is not printable (C0, C1, escapes,
+    bidi overrides, invisible characters) is spelt out, and nothing is read as rich's markup.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            each if each.control else each._replace(text=printable(each.text)) for each in buffer
+        )
+
+
 # Redirected output has no width of its own, and 80 columns would fold most cells.
-screen = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True, highlight=False)
+screen = _Screen(width=None if sys.stdout.isatty() else 160)
+errors = _Screen(stderr=True)
 
 
 def print_json(value: Any) -> None:
@@ -48,7 +66,10 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     table = Table(
-        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
+        title=Text(title) if title else None,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
     )
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -145,10 +166,15 @@ def stream_table(columns: Sequence[tuple[str, int]], rows: Iterable[Sequence[obj
     widths = [width for _, width in columns]
     header = [name for name, _ in columns]
     for row in itertools.chain((header, ["-" * width for width in widths]), rows):
-        cells = (_printable(_cell(cell)) for cell in row)
+        cells = (printable(_cell(cell)) for cell in row)
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         typer.echo(line.rstrip())
 
 
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+def printable(text: str) -> str:
+    """Text that moves no cursor, turns no direction and sets no title; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text
+    )

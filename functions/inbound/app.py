@@ -10,8 +10,9 @@ from uuid import uuid4
 from aws_lambda_powertools import Logger
 
 from bouncer import timing
-from bouncer.aws import wiring
+from bouncer.aws import clients, wiring
 from bouncer.aws.queue import SqsKeeper
+from bouncer.aws.stack_key import stack_key
 from bouncer.aws.telemetry import Telemetry
 from bouncer.deadline import utc_now
 from bouncer.inbound import Inbound
@@ -37,7 +38,12 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = InboundSettings.read(os.environ)
-    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    telemetry = Telemetry(
+        logger,
+        service=logger.service,
+        addresses=settings.log_addresses,
+        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+    )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
         inbound=wiring.inbound(

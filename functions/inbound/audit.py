@@ -13,7 +13,8 @@ from aws_lambda_powertools import Logger
 
 from bouncer import timing
 from bouncer.audit import Audit
-from bouncer.aws import wiring
+from bouncer.aws import clients, wiring
+from bouncer.aws.stack_key import stack_key
 from bouncer.aws.telemetry import Telemetry
 from bouncer.message import InboundMessage, MalformedEventError, parse_notice
 from bouncer.settings import AuditSettings
@@ -35,7 +36,12 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = AuditSettings.read(os.environ)
-    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    telemetry = Telemetry(
+        logger,
+        service=logger.service,
+        addresses=settings.log_addresses,
+        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+    )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(audit=wiring.audit(settings, policy_file, telemetry), telemetry=telemetry)
 

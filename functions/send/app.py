@@ -9,8 +9,9 @@ from uuid import uuid4
 from aws_lambda_powertools import Logger
 
 from bouncer import timing
-from bouncer.aws import wiring
+from bouncer.aws import clients, wiring
 from bouncer.aws.queue import SqsKeeper
+from bouncer.aws.stack_key import stack_key
 from bouncer.aws.telemetry import Telemetry
 from bouncer.deadline import utc_now
 from bouncer.delivery.bounce import Bounce
@@ -37,7 +38,12 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = SendSettings.read(os.environ)
-    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    telemetry = Telemetry(
+        logger,
+        service=logger.service,
+        addresses=settings.log_addresses,
+        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+    )
     return Application(
         delivery=wiring.observed_delivery(settings, telemetry),
         dead_letters=wiring.bounce_dead_letters(settings),

@@ -19,7 +19,6 @@ from tests.integration.builders import (
     BUCKET,
     MAILBOXES,
     NOBODY,
-    PAT,
     PREFIX,
     Answer,
     Context,
@@ -272,19 +271,22 @@ def test_truncated_headers_that_say_nothing_stop_no_bounce(site: Site) -> None:
 def test_after_the_window_nothing_is_sent(site: Site, age: float, state: str) -> None:
     site.configure(WINDOW_MARGIN_SECONDS="60")
     received_at = datetime.now(UTC) - timedelta(hours=age)
-    assert site.mail(NOBODY, received_at=received_at) == "STOP_RULE_SET"
+    goes = "STOP_RULE_SET" if state == "sent" else "CONTINUE"
+    assert site.mail(NOBODY, received_at=received_at) == goes
     assert site.state() == state
     assert len(site.ses.calls) == (state == "sent")
 
 
-def test_a_senders_budget_that_is_spent_suppresses(site: Site) -> None:
-    """The shipped policy allows 200 a day."""
-    start = int(datetime.now(UTC).timestamp()) // 86_400 * 86_400
-    key = {"pk": {"S": f"budget#sender#{PAT}"}, "sk": {"S": f"window#86400#{start}"}}
-    site.dynamodb.put_item(TableName=BOUNCES, Item={**key, "count": {"N": "200"}})
-    site.mail(NOBODY)
-    assert site.ses.calls == []
-    assert site.printed.line("mail handled")["suppressed"] == "sender-budget"
+def test_who_has_spent_his_budget_is_not_told_and_keeps_his_mail(site: Site) -> None:
+    """The shipped policy allows a sender 100 recipients a day."""
+    for number in range(2):
+        recipients = [f"nobody{number}-{each}@example.com" for each in range(50)]
+        assert site.mail(*recipients, message_id=f"msg{number}") == "STOP_RULE_SET"
+    sent = len(site.ses.calls)
+    assert site.mail(NOBODY, message_id="one-more") == "CONTINUE"
+    assert len(site.ses.calls) == sent
+    assert site.printed.lines[-1]["suppressed"] == "sender-budget"
+    assert site.printed.counts["SenderNotTold:sender-budget"] == 1
 
 
 def test_in_a_backlog_the_bounce_is_queued_and_the_mail_still_stops(site: Site) -> None:
@@ -303,8 +305,9 @@ def test_a_container_that_knows_the_backlog_leaves_ledger_and_limiter_alone(site
     site.mail(NOBODY, message_id="msg1")
     seen = requests_of(site.dynamodb)
     site.mail(NOBODY, message_id="msg2")
-    # The directory, two budgets, the note that it was queued, and the mail's record.
-    assert seen == ["BatchGetItem", "UpdateItem", "UpdateItem", "UpdateItem", "UpdateItem"]
+    # The directory, the domain's budget (nobody knows the network), the note that it was queued,
+    # and the mail's record.
+    assert seen == ["BatchGetItem", "UpdateItem", "UpdateItem", "UpdateItem"]
     assert len(site.queued) == 2
 
 

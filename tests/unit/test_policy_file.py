@@ -43,7 +43,7 @@ message_dsn.extension_fields.X-Site = "main"
 off = ["role-sender", "list-mail"]
 own_domains = ["example.net"]
 max_received = 150
-budget = { window_seconds = 3600, per_sender = 10, per_sender_domain = 50 }
+budget = { period_seconds = 3600, per_sender = 10, per_sender_domain = 50 }
 
 [[rules]]
 name = "everything"
@@ -122,7 +122,7 @@ def test_the_smallest_policy_accepts_everything_with_every_default() -> None:
     assert file.mode is Mode.ENFORCE
     assert file.guards == GuardsSection(off=[], own_domains=[], max_received=100)
     assert file.guards.budget == BudgetSection(
-        window_seconds=86_400, per_sender=200, per_sender_domain=1000
+        period_seconds=86_400, per_sender=100, per_sender_domain=500
     )
     assert file.mailboxes is None
 
@@ -216,13 +216,13 @@ ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
             id="no hops",
         ),
         pytest.param(
-            "version = 1\nguards.budget.window_seconds = 59" + ACCEPT,
-            "`int` >= 60 - at `$.guards.budget.window_seconds`",
-            id="window too short",
+            "version = 1\nguards.budget.period_seconds = 59" + ACCEPT,
+            "`int` >= 60 - at `$.guards.budget.period_seconds`",
+            id="period too short",
         ),
         pytest.param(
-            "version = 1\nguards.budget.window_seconds = 604801" + ACCEPT,
-            "`int` <= 604800 - at `$.guards.budget.window_seconds`",
+            "version = 1\nguards.budget.period_seconds = 604801" + ACCEPT,
+            "`int` <= 604800 - at `$.guards.budget.period_seconds`",
             id="window too long",
         ),
         pytest.param(
@@ -377,7 +377,7 @@ def test_a_good_policy_is_good_by_the_schema(schema: Any, text: str) -> None:
         ),
         pytest.param({"guards": {"off": ["no-guard"]}}, id="unknown guard"),
         pytest.param({"guards": {"max_received": 0}}, id="no hops"),
-        pytest.param({"guards": {"budget": {"window_seconds": 1}}}, id="window too short"),
+        pytest.param({"guards": {"budget": {"period_seconds": 1}}}, id="period too short"),
         pytest.param({"domains": {"example.com": {"rules": {"a": {"acton": 1}}}}}, id="domain"),
         pytest.param({"mailboxes": {"a@example.com": {"quta": 1}}}, id="mailbox"),
     ],

@@ -15,7 +15,14 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from bouncer import timing
-from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, DOMAIN_UNKNOWN, FOUND, NAMESPACE
+from bouncer.aws.telemetry import (
+    BY_OUTCOME,
+    BY_STATE,
+    DOMAIN_UNKNOWN,
+    FOUND,
+    NAMESPACE,
+    SENDER_NOT_TOLD,
+)
 from bouncer.delivery.bounce import WINDOW
 from bouncer.delivery.fate import Incident
 from bouncer.limiter import Pace
@@ -593,7 +600,8 @@ RUNBOOK = (ROOT / "docs/operations.md").read_text("utf-8")
 @cache
 def emitted_metrics() -> frozenset[str]:
     """Every metric that the code counts: by name, or by a table of names."""
-    names = {*BY_STATE.values(), *BY_OUTCOME.values(), *map(str, Incident), DOMAIN_UNKNOWN, FOUND}
+    names = {*BY_STATE.values(), *BY_OUTCOME.values(), *map(str, Incident)}
+    names |= {DOMAIN_UNKNOWN, FOUND, SENDER_NOT_TOLD}
     for path in [*(ROOT / "layers/bouncer/bouncer").rglob("*.py"), *ROOT.glob("functions/*/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:

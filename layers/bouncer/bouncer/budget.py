@@ -1,27 +1,149 @@
-"""How many bounces one sender may cause: a forged flood must not make us its amplifier."""
+"""How many bounces others may cause, counted by recipient told: a flood must neither make us its
+amplifier nor use up the slots of everybody else.
 
+Told are counted for the sender's address without its tags, for its registrable domain, and for
+the network that the mail came from. Large mail hosts are thousands of strangers behind one
+domain and one network: each of their senders counts alone, and the host has a share of its own.
+"""
+
+import hashlib
+import re
 from datetime import datetime
-from typing import Protocol
+from functools import cache
+from ipaddress import ip_address, ip_network
+from typing import Any, Protocol
 
-from bouncer.backend import BackendUnavailableError
+import msgspec
+
+from bouncer.address import domain_of, normalise, split
 from bouncer.guards import OtherReason
+from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
+
+SLICES = 6
+"""A period is counted in so many slices; the sum is over one more, so that it slides."""
+SHARE_SLICE = 1800
+"""Seconds of a slice by which a domain's place in the queue is known; two of them are summed."""
+SHARE_FROM = 300.0
+"""Seconds that the queue needs to drain, from which on places in it are shared out."""
+_CELLS = 16
+"""The senders of one domain are counted in so many cells, so that one write counts both: two
+senders of a domain may have to share a cell's budget."""
+
+_RECEIVED_LIMIT = 2000
+"""Characters of a Received field that are looked at; SES's own has some 300."""
+
+
+class Counter(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of counts, written once a bounced mail."""
+
+    name: str
+    limits: tuple[tuple[str, int, OtherReason], ...]
+    """What is counted in it: the count's name, how many it may be in a period, and the reason
+    code when it is more."""
+    shares: bool = False
+    """Whether it tells of the place in the queue."""
 
 
 class Budget(Protocol):
-    def charge(self, sender: str, limits: BudgetSection) -> OtherReason | None:
-        """Count one bounce to this sender, and to its domain; the cap that is reached, or None.
+    def charge(
+        self, mail: InboundMessage, told: int, limits: BudgetSection, *, until: datetime
+    ) -> OtherReason | None:
+        """Count recipients that the sender is told of; the limit that is reached, or None.
+
+        What is refused is not counted.
+
+        Args:
+            told: how many recipients the bounce is about.
+            until: when the caller's time ends at the latest.
 
         Raises:
-            BudgetUnavailableError: nobody knows whether one more is allowed.
+            BudgetUnavailableError: nobody knows whether more is allowed.
         """
         ...
 
 
-class BudgetUnavailableError(BackendUnavailableError):
+class BudgetUnavailableError(Exception):
     """The counters did not answer."""
 
 
-def window_start(now: datetime, seconds: int) -> int:
-    """The epoch second at which the fixed window began that `now` lies in."""
-    return int(now.timestamp()) // seconds * seconds
+def counters(mail: InboundMessage, limits: BudgetSection) -> tuple[Counter, ...]:
+    """What a bounce to the mail's sender counts for: two items at the most."""
+    sender = base_address(mail.reverse_path or "")
+    domain = registrable_domain(domain_of(sender))
+    per_sender = OtherReason.SENDER_BUDGET
+    if domain in limits.mail_hosts:
+        return (
+            Counter(
+                name=f"sender#{sender}",
+                limits=(("t", limits.per_sender, per_sender),),
+                shares=True,
+            ),
+            Counter(
+                name=f"domain#{domain}",
+                limits=(("t", limits.per_mail_host, OtherReason.SENDER_DOMAIN_BUDGET),),
+            ),
+        )
+    cell = hashlib.blake2b(sender.encode(), digest_size=2).digest()[0] % _CELLS
+    own = Counter(
+        name=f"domain#{domain}",
+        limits=(
+            (f"c{cell}x", limits.per_sender, per_sender),
+            ("t", limits.per_sender_domain, OtherReason.SENDER_DOMAIN_BUDGET),
+        ),
+        shares=True,
+    )
+    network = client_network(mail)
+    if network is None:
+        return (own,)
+    allowed = (("t", limits.per_client_network, OtherReason.CLIENT_BUDGET),)
+    return own, Counter(name=f"network#{network}", limits=allowed)
+
+
+def base_address(address: str) -> str:
+    """The mailbox behind a tagged address: `+tag` and BATV's `prvs=…=` are taken off."""
+    local, domain = split(normalise(address))
+    local = re.sub(r"^(?:prvs|btv1)=[^=]{1,64}=", "", local)
+    return f"{local.partition('+')[0] or local}@{domain}"
+
+
+def registrable_domain(domain: str) -> str:
+    """The domain that somebody registered (publicsuffix.org, its ICANN part), else the whole.
+
+    A name below a provider's suffix, such as one of a dynamic DNS service, is to be had for
+    nothing and by the hundred, so only registries' suffixes count.
+    """
+    found = _suffixes().privatesuffix(domain)
+    return str(found) if found else domain
+
+
+@cache
+def _suffixes() -> Any:
+    from publicsuffixlist import PublicSuffixList  # noqa: PLC0415  (0.1 s that only a bounce pays)
+
+    return PublicSuffixList(only_icann=True)
+
+
+# The client's name for itself comes before, and may look like anything: the last one counts.
+_CLIENT = re.compile(r".*\[(?:IPv6:)?([0-9A-Fa-f:.]{3,45})\]\)?\s+by\s+inbound-smtp\.", re.DOTALL)
+
+
+def client_network(mail: InboundMessage) -> str | None:
+    """The /24 or /48 that the mail came to SES from, by SES's own Received field, the topmost.
+
+    None when there is none that can be read: then nothing is counted for it.
+    """
+    received = next((h.value for h in mail.headers if h.name.lower() == "received"), "")
+    found = _CLIENT.match(received[:_RECEIVED_LIMIT])
+    if found is None:
+        return None
+    try:
+        client = ip_address(found[1])
+    except ValueError:
+        return None
+    return str(ip_network(f"{client}/{24 if client.version == 4 else 48}", strict=False))
+
+
+def slice_of(now: datetime, seconds: float) -> int:
+    """The number of the slice of time that `now` lies in."""
+    return int(now.timestamp() // seconds)

@@ -49,11 +49,24 @@ class OtherReason(StrEnum):
     WINDOW_CLOSED = "window-closed"
     SENDER_BUDGET = "sender-budget"
     SENDER_DOMAIN_BUDGET = "sender-domain-budget"
+    CLIENT_BUDGET = "client-budget"
+    QUEUE_SHARE = "queue-share"
     BOUNCE_SENDER_RECIPIENT = "bounce-sender-recipient"
     """It was addressed to a bounce sender: somebody answered a bounce."""
     GUARD_FAILED = "guard-failed"
     """A guard raised: nobody knows what it would have said."""
 
+
+NOT_TOLD = frozenset(
+    {
+        OtherReason.WINDOW_CLOSED,
+        OtherReason.SENDER_BUDGET,
+        OtherReason.SENDER_DOMAIN_BUDGET,
+        OtherReason.CLIENT_BUDGET,
+        OtherReason.QUEUE_SHARE,
+    }
+)
+"""Reasons that are ours, not the mail's: its sender ought to have been told."""
 
 NOT_CONFIGURABLE = frozenset({GuardName.NULL_SENDER, GuardName.VIRUS_FOUND})
 """RFC 5321 §6.1 forbids the one; the other would send a virus's forged sender a notice."""

@@ -199,7 +199,9 @@ class Inbound:
             planned, near_full = self._charge(planned, self._usage)
         plan, withheld = _in_time(planned, late)
         if plan.to_send is not None and mail.reverse_path is not None:
-            spent = self._budget.charge(mail.reverse_path, planned.policy.file.guards.budget)
+            told = len(plan.to_send.recipients)
+            limits = planned.policy.file.guards.budget
+            spent = self._budget.charge(mail, told, limits, until=until)
             plan = msgspec.structs.replace(plan, suppressed=spent)
         fates: list[Fate] = []
         if plan.bounce is not None and plan.suppressed is not None:
@@ -308,8 +310,8 @@ def _in_time(planned: Planned, late: LateBounces | None) -> tuple[Plan, frozense
 
 
 def _disposition(plan: Plan, fates: Iterable[Fate]) -> Disposition:
-    # SES refused the bounce for good, so its sender will never know: let the mail go on
-    # instead of stopping it, or it would be lost without a word.
-    if any(fate.state is BounceState.REJECTED for fate in fates):
+    # SES refused the bounce for good, or it can't be sent in time, so its sender will never know:
+    # let the mail go on instead of stopping it, or it would be lost without a word.
+    if any(fate.state in (BounceState.REJECTED, BounceState.EXPIRED) for fate in fates):
         return Disposition.CONTINUE
     return plan.disposition

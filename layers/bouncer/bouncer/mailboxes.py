@@ -83,7 +83,8 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.quota_bytes is not None and self.used_bytes >= self.quota_bytes
 
     def without_room(self, size: int) -> bool:
-        return self.quota_bytes is not None and self.used_bytes + size > self.quota_bytes
+        """Usage below zero, which deletions nobody counted make, is none: no further room."""
+        return self.quota_bytes is not None and max(self.used_bytes, 0) + size > self.quota_bytes
 
 
 def utc_day(now: datetime) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from bouncer.address import normalise, normalise_domain
 from bouncer.delivery.bounce import Bounce, MessageDsn
-from bouncer.guards import Circumstances, GuardName, OtherReason, objection
+from bouncer.guards import NOT_TOLD, Circumstances, GuardName, OtherReason, objection
 from bouncer.message import InboundMessage
 from bouncer.policy.conditions import Facts
 from bouncer.policy.decide import Decision, Outcome, Policy, decide
@@ -74,9 +74,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def disposition(self) -> Disposition:
         """Stop when no recipient is left to deliver to.
 
-        Who cannot stand in a bounce is left: the mail would be lost without a word.
+        A sender whom nothing but our own limits or SES's window keeps from being told keeps his
+        mail, and so does who can't stand in a bounce: stopped, it would be lost without a word.
         """
-        if self.suppressed is None and self.faults:
+        if self.suppressed in NOT_TOLD or (self.suppressed is None and self.faults):
             return Disposition.CONTINUE
         left = not self.decisions or any(each.delivered for each in self.decisions)
         return Disposition.CONTINUE if left else self.stop

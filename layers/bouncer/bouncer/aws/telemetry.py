@@ -1,9 +1,12 @@
 """One structured log line a mail, and metrics by reason and bounce type (EMF)."""
 
 import hashlib
+import json
 import re
+import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -11,15 +14,20 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
     AmazonCloudWatchEMFProvider,
 )
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
+from bouncer.guards import NOT_TOLD
 from bouncer.inbound import Handled
 from bouncer.mail_record import FOUND_UNDECIDED
 from bouncer.message import InboundMessage
 from bouncer.plan import Disposition
 from bouncer.policy.decide import Outcome
 from bouncer.settings import LogAddresses
+
+SENDER_NOT_TOLD = "SenderNotTold"
+"""A metric: a proven sender met a budget or SES's window; his mail went on."""
 
 NAMESPACE = "SesBouncer"
 
@@ -47,16 +55,55 @@ def _tried(mail: InboundMessage) -> dict[str, str]:
 
 
 FOUND = "MailFoundUndecided"
+# Anything around an @ that could be an address: quoted, percent-encoded, or in another script too.
+_ADDRESS = re.compile(
+    r"""(?:"[^"@]{0,64}"|[^\s"'<>()\[\],;:@]{1,254})(?:@|%40)[^\s"'<>()\[\],;@]{1,254}"""
+)
 
 
 class Telemetry:
     """Collects while an invocation runs; `flush` prints what CloudWatch reads."""
 
-    def __init__(self, logger: Logger, *, service: str, addresses: LogAddresses) -> None:
+    def __init__(
+        self,
+        logger: Logger,
+        *,
+        service: str,
+        addresses: LogAddresses,
+        key: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    ) -> None:
+        """
+        Args:
+            key: the stack's, which hashes are made with; asked for once, when it is needed. The
+                default is good for this process only.
+        """
         self._logger = logger
         self._service = service
         self._addresses = addresses
+        self._key = cache(key)
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        formatter: Any = logger.registered_formatter  # its type leaves the serializer out
+        formatter.json_serializer = self._serialized
+
+    def _serialized(self, line: dict[str, Any]) -> str:
+        """A log line, whoever wrote it: an exception's text may name an address too."""
+        if self._addresses is not LogAddresses.FULL:
+            line = self._without_addresses(line)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+    def _without_addresses(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return _ADDRESS.sub(lambda found: self._address(found[0]) or "(address)", value)
+        if isinstance(value, dict):
+            return {
+                self._without_addresses(name): self._without_addresses(each)
+                for name, each in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._without_addresses(each) for each in value]
+        if isinstance(value, bool | int | float | None):
+            return value
+        return self._without_addresses(str(value))
 
     def count(self, name: str, reason: str = "", bounce_type: str = "") -> None:
         self._counts[name, reason, bounce_type] += 1
@@ -86,6 +133,8 @@ class Telemetry:
                 self.count(BY_OUTCOME[decision.outcome], decision.reason)
         self._count_fates(handled.fates)
         self._count_mail(handled)
+        if plan.suppressed in NOT_TOLD:
+            self.count(SENDER_NOT_TOLD, plan.suppressed or "")
         for domain in handled.unknown_domains:
             self.count(DOMAIN_UNKNOWN)
             self._logger.warning(DOMAIN_UNKNOWN, extra={"domain": domain})
@@ -200,6 +249,8 @@ class Telemetry:
             case LogAddresses.NONE:
                 return None
             case LogAddresses.HASH:
-                # Keyed by the service, so that the same address differs between deployments.
-                key = self._service.encode()[:64]
+                try:
+                    key = self._key()
+                except (ClientError, BotoCoreError):
+                    return None  # better no hash than one that anybody could undo
                 return hashlib.blake2b(address.lower().encode(), digest_size=9, key=key).hexdigest()

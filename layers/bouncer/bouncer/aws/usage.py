@@ -27,6 +27,7 @@ _RECORDS_A_TRANSACTION = 50
 _NOT_COUNTED = "attribute_not_exists(pk)"
 _COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
 _ROOM = "(attribute_not_exists(used_bytes) OR used_bytes <= :room)"
+_BELOW_ZERO = "used_bytes < :zero"
 _DAY_SEEN = "messages_day = :seen"
 _NO_DAY = "attribute_not_exists(messages_day)"
 _BELOW_CAP = "messages_today < :cap"
@@ -166,6 +167,12 @@ class DynamoUsage:
         if enforce and same_day and mailbox.quota_messages_per_day is not None:
             conditions.append(_BELOW_CAP)
             values[":cap"] = {"N": str(mailbox.quota_messages_per_day)}
+        if mailbox.used_bytes < 0:  # below zero is nothing: no room beyond the quota
+            conditions.append(_BELOW_ZERO)
+            values[":zero"] = {"N": "0"}
+            counted = "SET used_bytes = :size,"
+        else:
+            counted = "ADD used_bytes :size SET"
         count = "messages_today = messages_today + :one" if same_day else "messages_today = :one"
         record = {
             "pk": {"S": f"message#{message_id}"},
@@ -186,7 +193,7 @@ class DynamoUsage:
                 "Update": {
                     "TableName": self._mailboxes,
                     "Key": {"address": {"S": mailbox.address}},
-                    "UpdateExpression": f"ADD used_bytes :size SET messages_day = :today, {count}",
+                    "UpdateExpression": f"{counted} messages_day = :today, {count}",
                     "ConditionExpression": " AND ".join(conditions),
                     "ExpressionAttributeValues": values,
                     "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -272,7 +279,7 @@ def _with(mailbox: Mailbox, size: int, now: datetime) -> Mailbox:
     before = mailbox.messages_today if mailbox.messages_day == today else 0
     return msgspec.structs.replace(
         mailbox,
-        used_bytes=mailbox.used_bytes + size,
+        used_bytes=max(mailbox.used_bytes, 0) + size,
         messages_day=today,
         messages_today=before + 1,
     )

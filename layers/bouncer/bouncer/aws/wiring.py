@@ -108,10 +108,11 @@ def inbound(
             window_margin=settings.terms.window_margin,
         ),
     )
+    delivery = observed_delivery(settings, telemetry)
     return Inbound(
         planner=planner,
-        budget=DynamoBudget(dynamodb, settings.bounce_table),
-        delivery=observed_delivery(settings, telemetry),
+        budget=DynamoBudget(dynamodb, settings.bounce_table, delivery.backlog),
+        delivery=delivery,
         records=mail_records(settings),
         usage=DynamoUsage(
             dynamodb,

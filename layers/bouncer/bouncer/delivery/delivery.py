@@ -37,6 +37,7 @@ class Delivery:
         count: Callable[[Incident], None] = lambda _: None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        self._limiter, self._queue = limiter, queue
         records = Records(ledger, count)
         calls = Calls(
             limiter=limiter,
@@ -92,6 +93,10 @@ class Delivery:
             The fates, and the ids to hand back to the queue for another try.
         """
         return self._worker.send_batch(batch, owner=owner, until=until)
+
+    def backlog(self, until: datetime) -> float:
+        """About how many seconds the queue needs to drain."""
+        return self._limiter.pace.drain(self._queue.waiting(until=until))
 
     def dead_letter(self, bounce: Bounce, *, until: datetime) -> list[Fate]:
         """Note that the queue gives a bounce up after this try; a redrive may claim it again."""

@@ -145,12 +145,27 @@ class DomainSection(_Section, frozen=True):
     rules: dict[str, RuleOverride] = msgspec.field(default_factory=dict)
 
 
-class BudgetSection(_Section, frozen=True):
-    """How many bounces one sender, and one sender's domain, may cause."""
+MAIL_HOSTS = (
+    "126.com", "163.com", "aol.com", "comcast.net", "fastmail.com", "free.fr", "gmail.com",
+    "gmx.at", "gmx.com", "gmx.de", "gmx.net", "googlemail.com", "hotmail.com", "hotmail.co.uk",
+    "icloud.com", "libero.it", "live.com", "mac.com", "mail.ru", "me.com", "msn.com",
+    "naver.com", "orange.fr", "outlook.com", "proton.me", "protonmail.com", "qq.com",
+    "t-online.de", "web.de", "yahoo.co.jp", "yahoo.co.uk", "yahoo.com", "yahoo.de", "yandex.ru",
+    "ymail.com", "zoho.com",
+)  # fmt: skip
+"""Hosts whose domain is no sign of who writes, by their registrable domains."""
 
-    window_seconds: Annotated[int, msgspec.Meta(ge=60, le=604_800)] = 86_400
-    per_sender: Annotated[int, msgspec.Meta(ge=0)] = 200
-    per_sender_domain: Annotated[int, msgspec.Meta(ge=0)] = 1000
+
+class BudgetSection(_Section, frozen=True):
+    """How many recipients others may be told of in any period of so many seconds."""
+
+    period_seconds: Annotated[int, msgspec.Meta(ge=60, le=604_800)] = 86_400
+    per_sender: Annotated[int, msgspec.Meta(ge=0)] = 100
+    per_sender_domain: Annotated[int, msgspec.Meta(ge=0)] = 500
+    per_client_network: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    per_mail_host: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    mail_hosts: tuple[str, ...] = MAIL_HOSTS
+    queue_places: Annotated[int, msgspec.Meta(ge=1)] = 3
 
 
 class GuardsSection(_Section, frozen=True):

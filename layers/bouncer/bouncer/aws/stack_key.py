@@ -1,0 +1,29 @@
+"""A random key of this stack's own, made at first use and kept in BounceTable.
+
+Who reads the log or the metrics can't read it; the functions' roles can. CloudFormation can make
+such a value only in Secrets Manager, for $0.40 a month (docs/decisions.md).
+"""
+
+import secrets
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+ITEM = {"pk": {"S": "key"}, "sk": {"S": "log"}}
+
+
+def stack_key(client: "DynamoDBClient", table: str) -> bytes:
+    """The key: whoever comes first makes it, everybody after him gets the same.
+
+    Raises:
+        botocore.exceptions.ClientError, BotoCoreError: the table did not answer.
+    """
+    answer = client.update_item(
+        TableName=table,
+        Key=ITEM,
+        UpdateExpression="SET secret = if_not_exists(secret, :new)",
+        ExpressionAttributeValues={":new": {"B": secrets.token_bytes(32)}},
+        ReturnValues="ALL_NEW",
+    )
+    return bytes(answer["Attributes"]["secret"]["B"])
