@@ -214,7 +214,7 @@ def alone() -> Iterator[None]:
         yield
 
 
-def build(aws: Aws, directory: Path | None = None, arch: str | None = None) -> Path:
+def build(aws: Aws, directory: Path | None = None, cache: Path | None = None) -> Path:
     """`sam build` into a folder of its own; the built template."""
     target = directory or STATE / "build"
     _sam(
@@ -223,10 +223,10 @@ def build(aws: Aws, directory: Path | None = None, arch: str | None = None) -> P
         "--build-dir",
         str(target),
         "--cache-dir",
-        str(STATE / "cache"),
+        str(cache or STATE / "cache"),
         "--cached",
         "--parameter-overrides",
-        f"Architecture={arch or architecture()}",
+        f"Architecture={architecture()}",
     )
     return target / "template.yaml"
 

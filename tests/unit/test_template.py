@@ -760,9 +760,14 @@ def test_appconfigs_validator_is_no_longer_than_it_may_be() -> None:
     assert len(profile["Validators"][0]["Content"]) <= 32_768
 
 
-def test_the_layer_is_built_for_the_architecture_that_it_is_deployed_to() -> None:
-    layer = template()["Resources"]["BouncerLayer"]
-    architecture = {"Ref": "Architecture"}
-    assert layer["Metadata"]["BuildArchitecture"] == architecture
-    assert layer["Properties"]["CompatibleArchitectures"] == [architecture]
-    assert template()["Globals"]["Function"]["Architectures"] == [architecture]
+def test_the_layer_fits_every_architecture_that_the_functions_may_have() -> None:
+    layer = template()["Resources"]["BouncerLayer"]["Properties"]
+    assert set(layer["CompatibleArchitectures"]) == set(PARAMETERS["Architecture"]["AllowedValues"])
+
+
+def test_everything_that_is_built_gets_its_compiled_python() -> None:
+    for name in (*FUNCTIONS, "BouncerLayer"):
+        metadata = template()["Resources"][name]["Metadata"]
+        assert metadata["BuildMethod"] == "makefile"
+        folder = metadata.get("ContextPath", "layers/bouncer")
+        assert f"build-{name}" in (ROOT / folder / "Makefile").read_text()
