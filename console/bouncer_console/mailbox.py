@@ -14,7 +14,7 @@ import typer
 
 from bouncer.address import normalise
 from bouncer.aws.mailbox_table import Change, MailboxEntry, MailboxTable
-from bouncer.aws.usage_audit import UsageAudit
+from bouncer.aws.usage_audit import RecordsLostError, UsageAudit
 from bouncer.mailboxes import (
     Answer,
     EntryError,
@@ -683,7 +683,7 @@ def recount(
 
     Mail that comes meanwhile may show as a difference; it is gone in the next run.
     """
-    with plain_errors(*_EXPECTED, UsageUnavailableError):
+    with plain_errors(*_EXPECTED, UsageUnavailableError, RecordsLostError):
         deployment = Deployment.find(stack, region)
         if deployment.output("Usage") != UsageMode.MANAGED:
             raise DeploymentError(

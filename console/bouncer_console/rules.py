@@ -108,6 +108,13 @@ def sync(
             print_json({"changes": todo, "hints": hints, "dry_run": dry_run})
         else:
             _show(todo, hints)
+        if todo and not dry_run and deployment.outputs.get("RefusedMailStops") == "rule-set":
+            raise SyncError(
+                "refused mail stops the whole rule set in this stack, which would take it from "
+                "recipients of other rules once this one names its own: deploy with "
+                "StopScope=rule first, and put what delivers the mail behind the function into "
+                "the same rule (docs/policy.md)"
+            )
         if not todo or dry_run:
             return
         if not yes and not typer.confirm(f"Change {len(todo)} rules of {rule_set}?", err=True):

@@ -1,6 +1,7 @@
 """The template's parameters: each way to deploy it works, on a stack of its own."""
 
 import json
+import smtplib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +164,26 @@ def test_a_bad_policy_is_refused_before_it_is_pushed(other: Site, tmp_path: Path
     refused = run(other, "policy", "push", str(file))
     assert refused.returncode == 1
     assert "say what it bounces as" in refused.stderr
+
+
+def test_rules_sync_lets_ses_refuse_unknown_addresses(other: Site) -> None:
+    """550 5.1.1 in the dialogue, no SendBounce; after adding and syncing it is accepted."""
+    site = _deploy(other, StopScope="rule", SyncRulesSchedule="")
+    ses = site.client("ses")
+    before = ses.describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")["Rule"]
+    calls = len(site.aws.listing("bounces"))
+    try:
+        report = bouncer(site, "rules", "sync", "--yes")
+        assert any("shop.example.com" in hint for hint in report["hints"])
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            site.mail("late@example.com")
+        assert refused.value.recipients["late@example.com"][0] == 550
+        assert run(site, "mailbox", "add", "late@example.com").returncode == 0
+        (change,) = bouncer(site, "rules", "sync", "--yes")["changes"]
+        assert change["added"] == ["late@example.com"]
+        assert site.result(site.mail("late+tag@example.com")) == "CONTINUE"
+        assert bouncer(site, "rules", "sync", "--dry-run")["changes"] == []
+    finally:
+        rule = {k: v for k, v in before.items() if k != "Recipients"}
+        ses.update_receipt_rule(RuleSetName="local", Rule=rule)
+    assert len(site.aws.listing("bounces")) == calls

@@ -10,7 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_s3 import S3Client
 
 from bouncer.aws.usage import DynamoUsage
-from bouncer.aws.usage_audit import Audit, Drift, Resized, UsageAudit
+from bouncer.aws.usage_audit import Audit, Drift, RecordsLostError, Resized, UsageAudit
 from bouncer.mailboxes import Mailbox
 from tests.integration.builders import (
     ALICE,
@@ -301,3 +301,37 @@ def test_a_mail_that_goes_while_the_bucket_is_read_is_taken_off_once(
     site.audit.correct(site.compare(go))
     assert used(dynamodb) == "100"
     assert site.compare() == IN_STEP
+
+
+def test_stored_mail_without_records_sets_nothing_to_zero(
+    site: Site, dynamodb: DynamoDBClient
+) -> None:
+    """The table was lost: nothing says what was counted, and the mail is there."""
+    for item in dynamodb.scan(TableName=BOUNCES)["Items"]:
+        key: Any = {"pk": item["pk"], "sk": item["sk"]}
+        dynamodb.delete_item(TableName=BOUNCES, Key=key)
+    found = site.compare()
+    assert found.unrecorded == ["msg1", "msg2"]
+    with pytest.raises(RecordsLostError, match="of 2 stored mails nothing is recorded"):
+        site.audit.correct(found)
+    assert used(dynamodb) == "130"
+
+
+def test_young_mail_without_a_record_is_enough_to_refuse_and_a_refused_one_has_its_record(
+    dynamodb: DynamoDBClient, s3: S3Client
+) -> None:
+    Site(dynamodb, s3)
+    put_mail(s3, "lost", b"x")
+    put_mail(s3, "refused", b"x")
+    dynamodb.put_item(TableName=BOUNCES, Item={"pk": {"S": "message#refused"}, "sk": {"S": "mail"}})
+    in_an_hour = datetime.now(UTC) + LONG_AGO  # the objects are of now
+    audit = UsageAudit(
+        dynamodb=dynamodb,
+        s3=s3,
+        bounce_table=BOUNCES,
+        mailbox_table=MAILBOXES,
+        bucket=BUCKET,
+        prefix=PREFIX,
+        clock=lambda: in_an_hour,
+    )
+    assert audit.compare(lambda _: None).unrecorded == ["lost"]

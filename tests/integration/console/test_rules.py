@@ -36,6 +36,16 @@ def rules(stack: Stack, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatc
     return client
 
 
+def test_a_stack_that_stops_the_whole_set_is_not_narrowed(
+    rules: SESClient, stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb)
+    stack.outputs["RefusedMailStops"] = "rule-set"
+    assert "StopScope=rule" in error_of("rules", "sync", "--yes")
+    rule = rules.describe_receipt_rule(RuleSetName="inbound", RuleName="ses-bouncer")["Rule"]
+    assert rule["Recipients"] == []
+
+
 def active(rules: SESClient) -> str | None:
     return rules.describe_active_receipt_rule_set().get("Metadata", {}).get("Name")
 

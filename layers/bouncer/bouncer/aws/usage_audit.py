@@ -38,11 +38,21 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     drifts: list[Drift]
     missed: list[str]
     """The ids of mails that are gone but still counted."""
+    unrecorded: list[str] = []
+    """The ids of stored mails of which nothing is recorded: records are lost. Not to be applied."""
     resized: list[Resized]
 
 
 # A mail is counted within so long of when it was stored.
 _IN_FLIGHT = timedelta(minutes=15)
+# A mail's record, also of refused mail that counts nowhere, is kept so long at the least
+# (LedgerRetentionDays).
+_REMEMBERED = timedelta(days=3) - _IN_FLIGHT
+_SETUP = "AMAZON_SES_SETUP_NOTIFICATION"
+
+
+class RecordsLostError(Exception):
+    """Stored mail lacks its record; the text says what to do."""
 
 
 class UsageAudit:
@@ -77,12 +87,19 @@ class UsageAudit:
         # was read, and `correct` leaves it alone.
         table = MailboxTable(self._dynamodb, self._mailboxes)
         boxes = [box for box in table.scan() if not table.unreadable(box.address)]
-        stored = dict(self._stored(advance))
+        listed = {key: (size, at) for key, size, at in self._stored(advance)}
+        stored = {key: size for key, (size, _) in listed.items()}
         sums: Counter[str] = Counter()
         missed: set[str] = set()
         resized: list[Resized] = []
+        recorded: set[str] = set()
+        counted_any = False
         for record in self._records():
             message_id = record["pk"]["S"].removeprefix("message#")
+            recorded.add(message_id)
+            if "mailbox" not in record or "returned_at" in record:
+                continue
+            counted_any = True
             counted = int(record["size"]["N"])
             if message_id in stored:
                 sums[record["mailbox"]["S"]] += stored[message_id]
@@ -99,10 +116,35 @@ class UsageAudit:
             for box in boxes
             if box.used_bytes != sums[box.address]
         ]
-        return Audit(drifts=drifts, missed=sorted(missed), resized=resized)
+        # Young mail has left a record wherever the table is the one that it was; and where not
+        # one is counted, but mailboxes say so, it is another table than it was.
+        since = self._clock() - _REMEMBERED
+        unrecorded = {
+            key
+            for key, (_, at) in listed.items()
+            if key not in recorded and key != _SETUP and since < at < began
+        }
+        if stored and not counted_any and any(box.used_bytes for box in boxes):
+            unrecorded |= {*stored} - recorded - {_SETUP}
+        return Audit(
+            drifts=drifts,
+            missed=sorted(missed),
+            resized=resized,
+            unrecorded=sorted(unrecorded),
+        )
 
     def correct(self, audit: Audit) -> None:
-        """Set the counters right. One that moved since the comparison is left for the next."""
+        """Set the counters right. One that moved since the comparison is left for the next.
+
+        Raises:
+            RecordsLostError: the comparison is with records that are not all there.
+        """
+        if audit.unrecorded:
+            raise RecordsLostError(
+                f"of {len(audit.unrecorded)} stored mails nothing is recorded, such as "
+                f"{audit.unrecorded[0]}: usage would be set too low. Restore BounceTable to a "
+                "moment before (point-in-time recovery), or wait for the audit if they are new"
+            )
         for record in audit.resized:
             self._resize(record)
         for drift in audit.drifts:
@@ -140,7 +182,7 @@ class UsageAudit:
                 ExpressionAttributeValues={":size": {"N": str(record.size)}},
             )
 
-    def _stored(self, advance: Callable[[int], None]) -> Iterator[tuple[str, int]]:
+    def _stored(self, advance: Callable[[int], None]) -> Iterator[tuple[str, int, datetime]]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._prefix
         )
@@ -148,14 +190,19 @@ class UsageAudit:
             contents = page.get("Contents", [])
             advance(len(contents))
             for each in contents:
-                yield each["Key"].removeprefix(self._prefix), each["Size"]
+                yield (
+                    each["Key"].removeprefix(self._prefix),
+                    each["Size"],
+                    each["LastModified"],
+                )
 
     def _records(self) -> Iterator[dict[str, Any]]:
+        """What mailboxes were charged, and the mails' own records."""
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName=self._bounces,
             ConsistentRead=True,
-            FilterExpression="begins_with(sk, :usage) AND attribute_not_exists(returned_at)",
-            ExpressionAttributeValues={":usage": {"S": "usage#"}},
+            FilterExpression="begins_with(sk, :usage) OR sk = :mail",
+            ExpressionAttributeValues={":usage": {"S": "usage#"}, ":mail": {"S": "mail"}},
         )
         for page in pages:
             yield from page["Items"]
