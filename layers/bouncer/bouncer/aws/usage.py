@@ -81,15 +81,16 @@ class DynamoUsage:
     def give_back(self, message_id: str) -> int:
         given = 0
         for record in self._records(message_id):
+            items = self._return(record)
             for attempt in range(_ATTEMPTS):
-                reasons = self._transact(self._return(record))
+                reasons = self._transact(items)
                 if reasons is None:
-                    given += 1
+                    given += len(items) == 2
                 if reasons is None or _failed(reasons[0]):
                     break
-                if _failed(reasons[1]):  # the mailbox is gone: nothing holds the bytes
-                    self._transact(self._return(record)[:1])
-                    break
+                if _failed(reasons[-1]):  # the mailbox is gone: nothing holds the bytes
+                    items = items[:1]
+                    continue
                 self._pause(attempt)
             else:
                 raise UsageUnavailableError(f"{message_id}: too many mails at once")

@@ -1,0 +1,252 @@
+"""What must never happen, whatever goes wrong; each with its name."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sim.receiving import Mail
+from sim.ses import WINDOW, Call
+from sim.workload import OTHER, OURS
+from sim.world import Violation, World
+
+_ENDS = ("sent", "suppressed", "expired", "rejected", "dead-lettered")
+_WITHIN = 1e-6
+# From the last look at the clock to the call: the lead, a connection that is opened, the turn.
+_AFTER_THE_LOOK = 15.0
+
+
+# --- As soon as a call starts ------------------------------------------------------------------
+
+
+def of_call(world: World, call: Call, previous: Call | None) -> list[Violation]:
+    """What a call breaks by starting now."""
+    return [*_pace(world, call, previous), *_window(world, call), *_claimed(world, call)]
+
+
+def _pace(world: World, call: Call, previous: Call | None) -> Iterator[Violation]:
+    """Two calls never start closer than the interval, as long as the clocks are as stated."""
+    if previous is None or world.faults.has("wrong-clock"):
+        return
+    if call.suspended or previous.suspended:
+        return
+    gap = call.start - previous.start
+    if gap < world.interval - _WITHIN:
+        yield Violation(
+            invariant="pace",
+            what=f"{gap:.4f} s after the call before, by {previous.actor} and {call.actor}",
+            message_id=call.message_id,
+        )
+
+
+def _window(world: World, call: Call) -> Iterator[Violation]:
+    """Nothing is sent after the 24 hours, nor in their last minutes."""
+    if world.faults.has("wrong-clock"):
+        return
+    age = call.start - world.ses.received[call.message_id]
+    slack = _AFTER_THE_LOOK + (60.0 if world.faults.has("frozen") else 0.0)
+    if age > min(WINDOW - world.margin + slack, WINDOW):
+        yield Violation(
+            invariant="window",
+            what=f"a call {age:.0f} s after the mail",
+            message_id=call.message_id,
+        )
+
+
+def _claimed(world: World, call: Call) -> Iterator[Violation]:
+    """No call is made for a recipient that nobody holds, or that is at an end."""
+    for recipient in call.recipients:
+        item = world.bounces.items.get((f"message#{call.message_id}", f"recipient#{recipient}"))
+        state = item["state"]["S"] if item is not None else "none"
+        if state != "claimed":
+            yield Violation(
+                invariant="claimed",
+                what=f"a call for {recipient}, which is {state}",
+                message_id=call.message_id,
+            )
+
+
+# --- When the world is quiet -------------------------------------------------------------------
+
+
+def of_world(world: World) -> list[Violation]:
+    """What is left that must not be."""
+    return [
+        *_told_or_recorded(world),
+        *_once(world),
+        *_lost_answers(world),
+        *_sent_is_true(world),
+        *_claims_end(world),
+        *_accepted(world),
+        *_usage(world),
+        *_healthy(world),
+    ]
+
+
+def _refused(world: World, recipient: str) -> bool:
+    """Whether the policy refuses it whenever it is asked."""
+    boxes = {box.address: box for box in world.work.mailboxes}
+    if not recipient.endswith(f"@{OURS}"):
+        return False
+    box = boxes.get(recipient)
+    return box is None or (box.always and box.disabled)
+
+
+def _taken(world: World, recipient: str) -> bool:
+    """Whether the policy accepts it whenever it is asked."""
+    if recipient.endswith(f"@{OTHER}"):
+        return True
+    boxes = {box.address: box for box in world.work.mailboxes}
+    box = boxes.get(recipient)
+    return box is not None and box.always and not box.disabled and box.quota in (0, 10**12)
+
+
+def _state(world: World, mail: Mail, recipient: str) -> str:
+    item = world.bounces.items.get((f"message#{mail.id}", f"recipient#{recipient}"))
+    return str(item["state"]["S"]) if item is not None else "none"
+
+
+def _kept(world: World) -> set[str]:
+    """Mails whose event or bounce waits for a person."""
+    queues = (world.event_dead_letters, world.bounce_dead_letters)
+    bodies = [each.body for queue in queues for each in queue.messages.values()]
+    return {mail.id for mail in world.work.mails if any(f'"{mail.id}"' in b for b in bodies)}
+
+
+def _told_or_recorded(world: World) -> Iterator[Violation]:
+    """Every refused recipient's sender is told, or a reason is on record."""
+    told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
+    kept = _kept(world)
+    for mail in world.work.mails:
+        if not mail.sender or mail.id in kept or mail.id in world.abandoned:
+            continue
+        for recipient in filter(lambda each: _refused(world, each), mail.recipients):
+            if (mail.id, recipient) not in told and _state(world, mail, recipient) not in _ENDS:
+                yield Violation(
+                    invariant="told-or-recorded",
+                    what=f"{recipient} is {_state(world, mail, recipient)} and nobody was told",
+                    message_id=mail.id,
+                )
+
+
+def _once(world: World) -> Iterator[Violation]:
+    """A recipient is bounced once; again only for an answer that was lost, or a crash after it."""
+    sent = Counter((c.message_id, r) for c in world.ses.sent for r in c.recipients)
+    for (message_id, recipient), times in sent.items():
+        its = [
+            c for c in world.ses.sent if c.message_id == message_id and recipient in c.recipients
+        ]
+        lost = min(1, sum(not call.answered and not call.crashed for call in its))
+        if times > 1 + lost + sum(call.crashed for call in its):
+            yield Violation(
+                invariant="once",
+                what=f"{times} bounces for {recipient}",
+                message_id=message_id,
+            )
+
+
+def _lost_answers(world: World) -> Iterator[Violation]:
+    """Two calls without an answer are enough."""
+    lost: Counter[tuple[str, str]] = Counter()
+    crashed: set[str] = set()
+    for call in world.ses.calls:
+        if call.crashed:
+            crashed.add(call.message_id)
+        elif call.lost:
+            lost.update((call.message_id, recipient) for recipient in call.recipients)
+    for (message_id, recipient), times in lost.items():
+        if times > 2 and message_id not in crashed:
+            yield Violation(
+                invariant="lost-answers",
+                what=f"{times} calls for {recipient} were never answered",
+                message_id=message_id,
+            )
+
+
+def _sent_is_true(world: World) -> Iterator[Violation]:
+    """What the ledger calls sent, SES has taken."""
+    told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
+    for mail in world.work.mails:
+        for recipient in mail.recipients:
+            if _state(world, mail, recipient) == "sent" and (mail.id, recipient) not in told:
+                yield Violation(
+                    invariant="sent-is-true",
+                    what=f"{recipient} is sent, and SES knows nothing of it",
+                    message_id=mail.id,
+                )
+
+
+def _claims_end(world: World) -> Iterator[Violation]:
+    """Nothing is held or waits for ever."""
+    kept = _kept(world)
+    for (pk, sk), item in sorted(world.bounces.items.items()):
+        state = item.get("state", {}).get("S")
+        message_id = pk.removeprefix("message#")
+        # Who died, or could not write, after his call left a claim that nobody may take up.
+        unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
+        excused = unsaid or message_id in kept or message_id in world.abandoned
+        if state in ("claimed", "queued") and not excused:
+            yield Violation(
+                invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id
+            )
+
+
+def _accepted(world: World) -> Iterator[Violation]:
+    """Who is accepted gets the mail, and nobody is told otherwise."""
+    told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
+    for mail in world.work.mails:
+        for recipient in filter(lambda each: _taken(world, each), mail.recipients):
+            if (mail.id, recipient) in told:
+                yield Violation(
+                    invariant="accepted-not-told", what=f"{recipient} bounced", message_id=mail.id
+                )
+            if (mail.id, recipient) not in world.receiving.delivered:
+                yield Violation(
+                    invariant="accepted-delivered",
+                    what=f"{recipient} never got it: {world.receiving.stopped.get(mail.id)} "
+                    "stopped it",
+                    message_id=mail.id,
+                )
+
+
+def _usage(world: World) -> Iterator[Violation]:
+    """A mailbox's counter is what its mails add up to; deleted ones are given back."""
+    sums: Counter[str] = Counter()
+    dropped = {each["detail"]["object"]["key"].partition("/")[2] for each in world.usage.dropped}
+    for (pk, sk), item in sorted(world.bounces.items.items()):
+        if not sk.startswith("usage#") or "returned_at" in item:
+            continue
+        message_id = pk.removeprefix("message#")
+        sums[item["mailbox"]["S"]] += int(item["size"]["N"])
+        deleted = world.deleted.get(message_id)
+        late = deleted is not None and float(item["counted_at"]["N"]) > deleted - 120
+        if deleted is not None and message_id not in dropped and not late:
+            yield Violation(
+                invariant="given-back", what=f"{sk} is still counted", message_id=message_id
+            )
+        if _refused(world, item["mailbox"]["S"]):
+            yield Violation(
+                invariant="usage-exact", what=f"{sk} counts what it refused", message_id=message_id
+            )
+    for box in world.work.mailboxes:
+        entry = world.mailboxes.items.get((box.address,))
+        counted = int(entry.get("used_bytes", {}).get("N", 0)) if entry is not None else None
+        if counted is not None and box.always and counted != sums[box.address]:
+            yield Violation(
+                invariant="usage-exact",
+                what=f"{box.address} counts {counted}, its mails are {sums[box.address]}",
+            )
+
+
+def _healthy(world: World) -> Iterator[Violation]:
+    """Where nothing goes wrong, every sender is told, and every mail is counted."""
+    if world.faults.fell or world.ses.outages or world.work.kind == "slow":
+        return
+    told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
+    for mail in world.work.mails:
+        plain = mail.sender.startswith("pat@s") and mail.spf == "PASS" and not mail.headers
+        if not plain or "same" in mail.sender:
+            continue
+        for recipient in mail.recipients:
+            if _refused(world, recipient) and (mail.id, recipient) not in told:
+                yield Violation(
+                    invariant="healthy", what=f"{recipient}: not told", message_id=mail.id
+                )

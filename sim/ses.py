@@ -1,0 +1,156 @@
+"""SES as it sends: SendBounce, and everything that an observer there sees."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from botocore.exceptions import ReadTimeoutError
+
+from sim.kernel import Actor, Kernel, Machine
+from sim.network import Client, Network, refused
+
+WINDOW = 24 * 3600.0
+# SES's own idea of one a second; what is nearer is throttled.
+_TOO_NEAR = 0.9
+# More than a process may be held up between its last look at the clock and the call.
+_SUSPENDED = 0.005
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One SendBounce request."""
+
+    start: float
+    """When it left its process, by the true time."""
+    actor: str
+    run: Actor
+    machine: Machine
+    message_id: str
+    recipients: tuple[str, ...]
+    idle: float
+    """How long its connection had been idle."""
+    suspended: bool
+    """The process stood still between its last look at the clock and the call."""
+    accepted: bool = False
+    answered: bool = False
+    lost: bool = False
+    """It went out, and its answer never came."""
+
+    @property
+    def crashed(self) -> bool:
+        """Its process died, or could not note what became of it."""
+        return self.run.doomed or self.run.failures > 0
+
+
+class Ses:
+    """The service, and what it saw."""
+
+    def __init__(self, kernel: Kernel, outages: list[tuple[float, float]]) -> None:
+        self._kernel = kernel
+        self._last = 0.0
+        self.outages = outages
+        self.received: dict[str, float] = {}
+        """Message id to when SES took the mail in."""
+        self.calls: list[Call] = []
+        self.sent: list[Call] = []
+        self.on_call: Callable[[Call], None] = lambda _: None
+
+    def down(self) -> bool:
+        return any(begin <= self._kernel.now < end for begin, end in self.outages)
+
+    def send_bounce(self, call: Call) -> dict[str, Any]:
+        kernel = self._kernel
+        if kernel.now - self.received.get(call.message_id, -WINDOW) >= WINDOW:
+            raise refused("InvalidParameterValue", 400, "SendBounce", "Message not found")
+        near = kernel.now - self._last < _TOO_NEAR
+        self._last = kernel.now
+        if near:
+            raise refused("Throttling", 400, "SendBounce", "Maximum sending rate exceeded.")
+        call.accepted = True
+        self.sent.append(call)
+        return {"MessageId": f"bounce-{len(self.sent)}"}
+
+
+class _Session:
+    """For a client's `_endpoint`, through which it opens a connection beforehand."""
+
+    def __init__(self, client: "SESClient") -> None:
+        self.http_session = self
+        self._client = client
+
+    def send(self, _request: Any) -> None:
+        self._client.knock()
+
+
+class SESClient(Client):
+    """What the product asks of boto3's client."""
+
+    def __init__(self, service: Ses, network: Network, config: Any) -> None:
+        super().__init__("ses", network, config)
+        self._ses = service
+        self._endpoint = _Session(self)
+        self._call: Call | None = None
+        self._turned = 0.0
+        self.meta.events.register("before-send.ses", self._turned_at)
+
+    def _turned_at(self, **_: Any) -> None:
+        self._turned = self._kernel.now
+
+    def knock(self) -> None:
+        """A request that is no call of the API."""
+        self.connect()
+        if self._falls("slow"):
+            self._kernel.pause(self._kernel.chance.uniform(0.0, 0.9) * self._read_timeout)
+        elif self._ses.down() and self._kernel.chance.random() < 0.5:
+            self._kernel.pause(self._read_timeout)
+            self._used = None
+            raise ReadTimeoutError(endpoint_url=self.meta.endpoint_url)
+        else:
+            self._kernel.pause(self._latency())
+        self._kernel.note("SES: open a connection", "ok")
+        self._used = self._kernel.now
+
+    def send_bounce(self, **request: Any) -> dict[str, Any]:
+        people = tuple(each["Recipient"] for each in request["BouncedRecipientInfoList"])
+        actor = self._kernel.current
+        assert actor is not None
+        call = Call(
+            start=0.0,
+            actor=actor.name,
+            run=actor,
+            machine=actor.machine,
+            message_id=request["OriginalMessageId"],
+            recipients=people,
+            idle=0.0,
+            suspended=False,
+        )
+        self._call = call
+        what = f"SendBounce {call.message_id} {' '.join(people)}"
+        body = json.dumps(people)
+        answer = self.request("SendBounce", what, lambda: self._ses.send_bounce(call), body)
+        call.answered = True
+        return answer
+
+    def started(self) -> None:
+        call = self._call
+        assert call is not None
+        call.start, call.idle = self._kernel.now, self.idle
+        call.suspended = call.start - self._turned > _SUSPENDED
+        self._ses.calls.append(call)
+        self._ses.on_call(call)
+
+    def refuse(self, operation: str) -> None:
+        if self._ses.down():
+            raise refused("ServiceUnavailable", 503, operation)
+        if self._falls("ses-error"):
+            raise refused("InternalFailure", 500, operation)
+        if self._falls("ses-throttled"):
+            raise refused("Throttling", 400, operation, "Maximum sending rate exceeded.")
+        if self._falls("ses-refused"):
+            raise refused("MessageRejected", 400, operation, "Address is not verified.")
+
+    def loses_answer(self) -> bool:
+        lost = self._falls("ses-answer-lost")
+        if lost and self._call is not None:
+            self._call.lost = True
+        return lost

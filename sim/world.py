@@ -1,0 +1,361 @@
+"""A whole deployment in virtual time: the product's own handlers between models of AWS.
+
+with prepared():
+    report = run(seed)
+"""
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+import functions.inbound.app
+import functions.send.app
+import functions.usage.app
+from bouncer import timing
+from bouncer.aws import clients
+from bouncer.policy import load as policy_load
+from sim.clocks import running, virtual
+from sim.dynamodb import DynamoDB, DynamoDBClient, Table
+from sim.faults import Swarm
+from sim.functions import Lambda, Outcome, Poller
+from sim.kernel import Kernel
+from sim.network import Client, Network, refused
+from sim.receiving import Mail, Receiving, Rule
+from sim.ses import Call, Ses, SESClient
+from sim.sqs import Queue, SQSClient
+from sim.workload import HOUR, OTHER, OURS, Mailbox, Workload
+
+START = 1_780_000_000.0
+CLOCK_ERROR = 0.0099
+"""Just inside of what the limiter is told to expect (Pace.clock_error)."""
+QUIET = 30 * HOUR
+MAX_RECEIVES = 20
+BUCKET_PREFIX = "mail/"
+_BOUNCES, _MAILBOXES = "bounces", "mailboxes"
+
+
+class BrokenError(Exception):
+    """A promise is broken; the world ends here."""
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """Which promise was broken, and how."""
+
+    invariant: str
+    what: str
+    message_id: str = ""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of a world."""
+
+    seed: int
+    violations: list[Violation]
+    lines: Kernel
+    faults: dict[str, float]
+    fell: dict[str, int]
+    kind: str
+    mails: int
+    sent: int
+    steps: int
+
+    @property
+    def trace(self) -> list[str]:
+        return self.lines.trace
+
+
+class StoredMail(Client):
+    """S3, as far as the functions ask it: how large is a mail?"""
+
+    def __init__(self, sizes: dict[str, int], network: Network, config: Any) -> None:
+        super().__init__("s3", network, config)
+        self._sizes = sizes
+
+    def head_object(self, **request: Any) -> dict[str, Any]:
+        key = request["Key"]
+
+        def do() -> dict[str, Any]:
+            if key not in self._sizes:
+                raise refused("404", 404, "HeadObject", "Not Found")
+            return {"ContentLength": self._sizes[key]}
+
+        return self.request("HeadObject", f"HeadObject {key}", do)
+
+
+class World:
+    """One seed's deployment, its mails and its faults."""
+
+    def __init__(
+        self, seed: int, *, without: frozenset[str] = frozenset(), most: int | None = None
+    ):
+        self.seed = seed
+        self.kernel = kernel = Kernel(seed, START)
+        self.work = work = Workload.of(seed, START, most)
+        chance = kernel.chance
+        self.faults = faults = Swarm.of(chance, START + work.busy + 2 * HOUR)
+        for name in without:
+            faults.chances.pop(name, None)
+        self.interval = work.interval
+        self.margin = work.margin
+        self.violations: list[Violation] = []
+        self.abandoned: set[str] = set()
+        """Mails that nobody will ask about again, since SES does not."""
+        self.deleted: dict[str, float] = {}
+
+        self.bounces = Table(_BOUNCES, kernel, "pk", "sk")
+        self.mailboxes = Table(_MAILBOXES, kernel, "address")
+        self.database = DynamoDB(kernel, (self.bounces, self.mailboxes))
+        self.sizes: dict[str, int] = {}
+        self.ses = Ses(kernel, self._outages())
+        self.ses.on_call = self._called
+        self._previous: Call | None = None
+        self.network = Network(
+            kernel, faults, chance.choice((20.0, 60.0, 350.0)), chance.random() < 0.5
+        )
+
+        self.event_dead_letters = Queue("event-dead-letters", kernel, faults)
+        self.bounce_dead_letters = Queue("bounce-dead-letters", kernel, faults)
+        self.bounce_queue = Queue(
+            "bounces",
+            kernel,
+            faults,
+            visibility=timing.VISIBILITY,
+            retention=172800.0,
+            max_receives=MAX_RECEIVES,
+            dead_letters=self.bounce_dead_letters,
+        )
+        self.queues = {
+            queue.url: queue
+            for queue in (self.event_dead_letters, self.bounce_dead_letters, self.bounce_queue)
+        }
+        self.inbound = self._function("inbound", timing.INBOUND_TIMEOUT, self.event_dead_letters)
+        self.send = self._function("send", timing.SEND_TIMEOUT, None)
+        self.usage = self._function("usage", 60.0, None)
+        self.functions = (self.inbound, self.send, self.usage)
+        Poller(
+            self.bounce_queue,
+            self.send,
+            kernel,
+            batch=10,
+            at_once=2,
+            back_at_once=chance.random() < 0.25,
+        )
+        self.request_response = chance.random() < 0.7
+        tries_again = not faults.has("ses-gives-up")
+        restricted = chance.random() < 0.0
+        self.rules = self._rules(restricted=restricted, copies=chance.random() < 0.3)
+        self.receiving = Receiving(
+            kernel,
+            self.inbound,
+            self.rules,
+            request_response=self.request_response,
+            tries_again=tries_again,
+            stored=self._store,
+            published=lambda _mail, _rule: None,
+            given_up=lambda mail: self.abandoned.add(mail.id),
+        )
+
+    # --- The deployment -----------------------------------------------------------------------
+
+    def _function(self, name: str, timeout: float, on_failure: Queue | None) -> Lambda:
+        return Lambda(
+            name,
+            self.kernel,
+            self.faults,
+            timeout=timeout,
+            concurrency=self.kernel.chance.choice((10, 100, 1000)),
+            clock_error=CLOCK_ERROR,
+            on_failure=on_failure,
+        )
+
+    def _rules(self, *, restricted: bool, copies: bool) -> tuple[Rule, ...]:
+        domains = (OURS,) if restricted else ()
+        ours = [Rule(name="ses-bouncer", domains=domains)]
+        if copies:
+            ours.append(Rule(name="ses-bouncer-0002", domains=domains))
+        return (*ours, Rule(name="deliver", delivers=True))
+
+    def _outages(self) -> list[tuple[float, float]]:
+        if not self.faults.has("outage"):
+            return []
+        chance = self.kernel.chance
+        begin = START + chance.uniform(0.0, self.work.busy)
+        return [(begin, begin + chance.choice((60.0, 900.0, 2 * HOUR, 25 * HOUR)))]
+
+    def environment(self) -> dict[str, str]:
+        """What the template tells the functions."""
+        return {
+            "AWS_REGION": "us-east-1",
+            "BOUNCE_TABLE": _BOUNCES,
+            "MAILBOX_TABLE": _MAILBOXES,
+            "MAILBOX_DOMAINS": OURS,
+            "BOUNCE_QUEUE_URL": self.bounce_queue.url,
+            "BOUNCE_DEAD_LETTER_QUEUE_URL": self.bounce_dead_letters.url,
+            "BOUNCE_QUEUE_MAX_RECEIVES": str(MAX_RECEIVES),
+            "EVENT_DEAD_LETTER_QUEUE_URL": self.event_dead_letters.url,
+            "BOUNCE_SENDER": f"mailer-daemon@{OURS}",
+            "MODE": "enforce",
+            "SEND_INTERVAL_SECONDS": str(self.interval),
+            "WAIT_BUDGET_SECONDS": "3",
+            "WINDOW_MARGIN_SECONDS": str(self.margin),
+            "USAGE": "managed",
+            "MAIL_BUCKET": "stored-mail",
+            "MAIL_PREFIX": BUCKET_PREFIX,
+            "LEDGER_RETENTION_DAYS": "14",
+        }
+
+    def client(self, service: str, config: Any) -> Any:
+        if service == "dynamodb":
+            return DynamoDBClient(self.database, self.network, config)
+        if service == "sqs":
+            return SQSClient(self.queues, self.network, config)
+        if service == "s3":
+            return StoredMail(self.sizes, self.network, config)
+        assert service == "ses", service
+        return SESClient(self.ses, self.network, config)
+
+    # --- What happens -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        for box in self.work.mailboxes:
+            self._keep(box)
+        for mail in self.work.mails:
+            self.ses.received[mail.id] = mail.received
+            self._at(mail.received - START, partial(self.receiving.take, mail))
+            if mail.id in self.work.deletions:
+                at = self.work.deletions[mail.id] - START
+                self._at(at, partial(self._delete, mail))
+        if self.faults.has("deployment"):
+            at = self.kernel.chance.uniform(0.0, self.work.busy)
+            for function in self.functions:
+                self._at(at, function.deploy)
+        if self.faults.has("redrive"):
+            at = self.work.busy + self.kernel.chance.choice((1.0, 10.0, 23.0)) * HOUR
+            self._at(at, self._redrive)
+        self.kernel.run(START + self.work.busy + 8 * HOUR + QUIET)
+
+    def _at(self, seconds: float, action: Callable[[], None]) -> None:
+        self.kernel.after(seconds, action)
+
+    def _keep(self, box: Mailbox) -> None:
+        item: dict[str, Any] = {"address": {"S": box.address}}
+        if box.quota:
+            item["quota_bytes"] = {"N": str(box.quota)}
+        if box.disabled:
+            item["status"] = {"S": "disabled"}
+        if box.appears:
+            self._at(box.appears, lambda: self.mailboxes.write((box.address,), item))
+        else:
+            self.mailboxes.write((box.address,), item)
+        if box.vanishes != float("inf"):
+            self._at(box.vanishes, lambda: self.mailboxes.write((box.address,), None))
+
+    def _store(self, mail: Mail) -> None:
+        self.sizes[BUCKET_PREFIX + mail.id] = mail.size
+
+    def _delete(self, mail: Mail) -> None:
+        key = BUCKET_PREFIX + mail.id
+        if self.sizes.pop(key, None) is None:
+            return
+        self.deleted[mail.id] = self.kernel.now
+        self.kernel.note(f"stored mail {mail.id} is deleted")
+        self.usage.send({"detail": {"object": {"key": key}}})
+
+    def _redrive(self) -> None:
+        """The operator has mended what was wrong, and lets everything be tried again."""
+        self.kernel.note("redrive")
+        for message in [*self.event_dead_letters.messages.values()]:
+            payload = msgspec.json.decode(message.body)["requestPayload"]
+            self.event_dead_letters.delete([message.id])
+            self.inbound.send(payload)
+        for message in [*self.bounce_dead_letters.messages.values()]:
+            self.bounce_dead_letters.delete([message.id])
+            self.bounce_queue.put(message.body)
+
+    def _called(self, call: Call) -> None:
+        from sim import invariants  # noqa: PLC0415  (they look at worlds)
+
+        found = invariants.of_call(self, call, self._previous)
+        self._previous = call
+        self.violations += found
+
+
+class _Boto3:
+    """In the place of boto3 in `bouncer.aws.clients`."""
+
+    def __init__(self) -> None:
+        self.world: World | None = None
+
+    def client(self, service: str, *, config: Any) -> Any:
+        assert self.world is not None
+        return self.world.client(service, config)
+
+
+_boto3 = _Boto3()
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """The product lives in virtual time, with our services behind its clients."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(clients, "boto3", _boto3))
+        stack.enter_context(virtual())
+        parsed = policy_load.load_file
+        kept: dict[Any, Any] = {}
+
+        def load_once(path: Any) -> Any:
+            if path not in kept:
+                kept[path] = parsed(path)
+            return kept[path]
+
+        stack.enter_context(mock.patch("bouncer.aws.policy_source.load_file", load_once))
+        for module in (functions.inbound.app, functions.send.app, functions.usage.app):
+            logger: Any = module.logger
+            before = logger.level if hasattr(logger, "level") else logging.INFO
+            logger.setLevel(logging.CRITICAL)
+            stack.callback(logger.setLevel, before)
+        yield
+
+
+def run(seed: int, *, without: frozenset[str] = frozenset(), most: int | None = None) -> Report:
+    """One world from its beginning to its end, inside of `prepared`.
+
+    Args:
+        without: faults that are switched off.
+        most: only so many of its mails.
+    """
+    from sim import invariants  # noqa: PLC0415  (they look at worlds)
+
+    world = World(seed, without=without, most=most)
+    with ExitStack() as stack:
+        stack.enter_context(running(world.kernel))
+        stack.enter_context(mock.patch.object(_boto3, "world", world))
+        stack.enter_context(mock.patch.dict(os.environ, world.environment()))
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        for function in world.functions:
+            stack.enter_context(
+                mock.patch.object(function.module, "application", function.own_application())
+            )
+        world.run()
+    violations = world.violations or invariants.of_world(world)
+    return Report(
+        seed=seed,
+        violations=violations,
+        lines=world.kernel,
+        faults=world.faults.described(),
+        fell=world.faults.fell,
+        kind=world.work.kind,
+        mails=len(world.work.mails),
+        sent=len(world.ses.sent),
+        steps=world.kernel.steps,
+    )
+
+
+__all__ = ["HOUR", "OTHER", "OURS", "Outcome", "Report", "Violation", "World", "prepared", "run"]
