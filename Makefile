@@ -10,7 +10,7 @@ BENCH := .local/bench-packages
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test lint bench build check-policy schema lock clean
+.PHONY: help setup demo local invoke test lint sim bench build check-policy schema lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ lint: $(READY)  ## Style, types, template and policy
 	@$(BIN)/mypy
 	@$(BIN)/sam validate --lint
 	@$(BIN)/bouncer policy check
+
+sim: $(READY)  ## The system in virtual time, faults at every step: make sim SEEDS=10000, or SEED=n to replay one
+	@$(BIN)/python -m sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 bench: $(READY)  ## The limiter beside its peers, a day of flood, the cost of deciding (four minutes)
 	@$(MAKE) --no-print-directory $(BENCH)/.ready || echo "not everything is installed; the table says what is missing"

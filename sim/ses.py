@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from sim.kernel import Actor, Kernel, Machine
 from sim.network import Client, Network, refused
@@ -53,6 +53,8 @@ class Ses:
         """Message id to when SES took the mail in."""
         self.calls: list[Call] = []
         self.sent: list[Call] = []
+        self.throttled: dict[str, float] = {}
+        """Actor to when its last call was throttled."""
         self.on_call: Callable[[Call], None] = lambda _: None
 
     def down(self) -> bool:
@@ -127,7 +129,12 @@ class SESClient(Client):
         self._call = call
         what = f"SendBounce {call.message_id} {' '.join(people)}"
         body = json.dumps(people)
-        answer = self.request("SendBounce", what, lambda: self._ses.send_bounce(call), body)
+        try:
+            answer = self.request("SendBounce", what, lambda: self._ses.send_bounce(call), body)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "Throttling":
+                self._ses.throttled[actor.name] = self._kernel.now
+            raise
         call.answered = True
         return answer
 

@@ -49,12 +49,13 @@ class Workload(msgspec.Struct, kw_only=True):
             most: only so many of the mails, for a shorter story of the same kind.
         """
         chance = random.Random(f"workload {seed}")  # noqa: S311  (a world's fate, no secret)
-        kind = chance.choice(("trickle", "trickle", "burst", "burst", "flood", "slow"))
+        kind = chance.choice(("trickle", "trickle", "burst", "burst", "flood", "slow", "outage"))
         count, spread, interval = {
             "trickle": (chance.randint(3, 25), chance.choice((1.0, 4.0)) * HOUR, 1.0),
             "burst": (chance.randint(5, 35), chance.uniform(5.0, 60.0), 1.0),
             "flood": (chance.randint(40, 120), chance.uniform(20.0, 90.0), 1.0),
             "slow": (chance.randint(10, 40), chance.uniform(20.0, 600.0), 10.0),
+            "outage": (chance.randint(3, 12), chance.uniform(20.0, 600.0), 1.0),
         }[kind]
         boxes = _mailboxes(chance, spread)
         times = sorted(chance.uniform(1.0, spread) for _ in range(count))
@@ -67,7 +68,7 @@ class Workload(msgspec.Struct, kw_only=True):
         return cls(
             kind=kind,
             interval=interval,
-            margin=chance.choice((0.0, 300.0, 300.0, 3600.0)),
+            margin=chance.choice((0.0, 300.0, 300.0, 43200.0)),
             mails=mails[:most],
             mailboxes=boxes,
             deletions=deletions,

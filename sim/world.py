@@ -183,11 +183,13 @@ class World:
         return (*ours, Rule(name="deliver", delivers=True))
 
     def _outages(self) -> list[tuple[float, float]]:
-        if not self.faults.has("outage"):
-            return []
         chance = self.kernel.chance
         begin = START + chance.uniform(0.0, self.work.busy)
-        return [(begin, begin + chance.choice((60.0, 900.0, 2 * HOUR, 25 * HOUR)))]
+        if self.work.kind == "outage":
+            return [(START, START + chance.choice((13.0, 25.0)) * HOUR)]
+        if not self.faults.has("outage"):
+            return []
+        return [(begin, begin + chance.choice((60.0, 900.0, 2 * HOUR)))]
 
     def environment(self) -> dict[str, str]:
         """What the template tells the functions."""
@@ -236,10 +238,10 @@ class World:
             at = self.kernel.chance.uniform(0.0, self.work.busy)
             for function in self.functions:
                 self._at(at, function.deploy)
-        if self.faults.has("redrive"):
-            at = self.work.busy + self.kernel.chance.choice((1.0, 10.0, 23.0)) * HOUR
+        if self.faults.has("redrive") or self.work.kind == "outage":
+            at = self.work.busy + self.kernel.chance.choice((1.0, 10.0, 23.9)) * HOUR
             self._at(at, self._redrive)
-        self.kernel.run(START + self.work.busy + 8 * HOUR + QUIET)
+        self.kernel.run(START + self.work.busy + 24 * HOUR + QUIET)
 
     def _at(self, seconds: float, action: Callable[[], None]) -> None:
         self.kernel.after(seconds, action)

@@ -1,0 +1,67 @@
+"""Some hundreds of worlds, in which every promise is kept; `make sim` runs more."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sim.mutations import by_name, mutated
+from sim.replay import shortest, story
+from sim.world import run
+from tests.unit.builders import ROOT
+
+WORLDS = 300
+_CHUNK = 30
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, _CHUNK))
+def test_every_promise_is_kept(virtual_time: None, first: int) -> None:
+    broken = []
+    for seed in range(first, first + _CHUNK):
+        report = run(seed)
+        broken += [
+            f"make sim SEED={seed}: {each.invariant}: {each.what}" for each in report.violations
+        ]
+    assert broken == []
+
+
+def test_the_worlds_are_not_all_kind(virtual_time: None) -> None:
+    fell = {name for seed in range(60) for name in run(seed).fell}
+    assert {"killed", "frozen", "answer-lost", "ses-answer-lost", "error", "message-twice"} <= fell
+
+
+_DIGEST = """
+import hashlib
+from sim.world import prepared, run
+with prepared():
+    lines = [line for seed in (0, 3, 12, 40) for line in run(seed).trace]
+print(hashlib.sha256("\\n".join(lines).encode()).hexdigest())
+"""
+
+
+def test_a_seed_has_one_story_whatever_the_hash_seed_is(virtual_time: None) -> None:
+    lines = [line for seed in (0, 3, 12, 40) for line in run(seed).trace]
+    here = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    for hash_seed in ("0", "1", "4711"):
+        told = subprocess.run(
+            [sys.executable, "-c", _DIGEST],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        assert told == here
+
+
+def test_a_broken_promise_is_told_shortly(virtual_time: None) -> None:
+    with mutated(by_name()["stops-always"]):
+        report = run(0)
+        short = shortest(report)
+    assert short.violations[0].invariant == report.violations[0].invariant
+    assert (len(short.faults), short.mails) <= (len(report.faults), report.mails)
+    told = story(short, whole=False).splitlines()
+    assert told[0].startswith("seed 0 breaks `accepted-delivered`: ")
+    assert any(short.violations[0].message_id in line and "-> " in line for line in told[4:])
