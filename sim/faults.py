@@ -33,7 +33,7 @@ FAULTS: dict[str, float] = {
     "invoked-twice": 0.15,
     "fresh-environment": 0.2,
     # at one message
-    "message-twice": 0.1,
+    "message-twice": 0.2,
     "message-late": 0.1,
     "message-dropped": 0.1,
     # for the whole world

@@ -65,10 +65,12 @@ class Lambda:
         timeout: float,
         concurrency: int,
         clock_error: float,
+        module: str = "",
         on_failure: Queue | None = None,
     ) -> None:
         """
         Args:
+            module: of its handler, where that is not its own.
             on_failure: where an asynchronous event ends that failed too often.
         """
         self.name = name
@@ -83,7 +85,7 @@ class Lambda:
         self._idle: list[Environment] = []
         self._running = 0
         self._count = 0
-        self._module = importlib.import_module(f"functions.{name}.app")
+        self._module = importlib.import_module(module or f"functions.{name}.app")
 
     def deploy(self) -> None:
         """Every environment is made anew."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bouncer import timing
+from bouncer.mail_record import FOUND_UNDECIDED
 from sim.receiving import Mail
 from sim.ses import WINDOW, Call
 from sim.workload import OTHER, OURS
@@ -26,6 +27,7 @@ def of_call(world: World, call: Call, previous: Call | None) -> list[Violation]:
         *_window(world, call),
         *_claimed(world, call),
         *_fresh_connection(world, call),
+        *_late(world, call),
     ]
 
 
@@ -63,6 +65,17 @@ def _fresh_connection(world: World, call: Call) -> Iterator[Violation]:
         yield Violation(
             invariant="fresh-connection",
             what=f"{call.actor} calls on a connection that was idle for {call.idle:.0f} s",
+            message_id=call.message_id,
+        )
+
+
+def _late(world: World, call: Call) -> Iterator[Violation]:
+    """A late decision bounces nobody who may have the mail."""
+    known = {box.address for box in world.work.mailboxes if box.always}
+    if call.actor.startswith("audit") and not known.isdisjoint(call.recipients):
+        yield Violation(
+            invariant="late-decisions",
+            what=f"{call.actor} bounces {' '.join(call.recipients)}",
             message_id=call.message_id,
         )
 
@@ -136,9 +149,20 @@ def _state(world: World, mail: Mail, recipient: str) -> str:
 
 def _kept(world: World) -> set[str]:
     """Mails whose event or bounce waits for a person."""
-    queues = (world.event_dead_letters, world.bounce_dead_letters)
+    queues = (
+        world.event_dead_letters,
+        world.bounce_dead_letters,
+        world.audit_dead_letters,
+    )
     bodies = [each.body for queue in queues for each in queue.messages.values()]
     return {mail.id for mail in world.work.mails if any(f'"{mail.id}"' in b for b in bodies)}
+
+
+def _withheld(world: World, mail: Mail, recipient: str) -> bool:
+    """Whether its record says that it was decided too late to tell its sender."""
+    item = world.bounces.items.get((f"message#{mail.id}", "mail"), {})
+    lines = item.get("recipients", {}).get("SS", [])
+    return any(FOUND_UNDECIDED in line and line.endswith(f" {recipient}") for line in lines)
 
 
 def _told_or_recorded(world: World) -> Iterator[Violation]:
@@ -146,10 +170,11 @@ def _told_or_recorded(world: World) -> Iterator[Violation]:
     told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
     kept = _kept(world)
     for mail in world.work.mails:
-        if not mail.sender or mail.id in kept or mail.id in world.abandoned:
+        if not mail.sender or mail.id in kept:
             continue
         for recipient in filter(lambda each: _refused(world, each), mail.recipients):
-            if (mail.id, recipient) not in told and _state(world, mail, recipient) not in _ENDS:
+            recorded = _state(world, mail, recipient) in _ENDS or _withheld(world, mail, recipient)
+            if (mail.id, recipient) not in told and not recorded:
                 yield Violation(
                     invariant="told-or-recorded",
                     what=f"{recipient} is {_state(world, mail, recipient)} and nobody was told",
@@ -214,7 +239,7 @@ def _claims_end(world: World) -> Iterator[Violation]:
         message_id = pk.removeprefix("message#")
         # Who died, or could not write, after his call left a claim that nobody may take up.
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
-        excused = unsaid or message_id in kept or message_id in world.abandoned
+        excused = unsaid or message_id in kept
         # Its holder died, and who came after him accepts it: docs/simulator.md, "known".
         excused |= not _refused(world, sk.removeprefix("recipient#"))
         if state in ("claimed", "queued") and not excused:
@@ -244,7 +269,7 @@ def _accepted(world: World) -> Iterator[Violation]:
 def _usage(world: World) -> Iterator[Violation]:
     """A mailbox's counter is what its mails add up to; deleted ones are given back."""
     sums: Counter[str] = Counter()
-    dropped = {each["detail"]["object"]["key"].partition("/")[2] for each in world.usage.dropped}
+    waits = [each.body for each in world.usage_dead_letters.messages.values()]
     for (pk, sk), item in sorted(world.bounces.items.items()):
         if not sk.startswith("usage#") or "returned_at" in item:
             continue
@@ -252,7 +277,7 @@ def _usage(world: World) -> Iterator[Violation]:
         sums[item["mailbox"]["S"]] += int(item["size"]["N"])
         deleted = world.deleted.get(message_id)
         late = deleted is not None and float(item["counted_at"]["N"]) > deleted - 120
-        if deleted is not None and message_id not in dropped and not late:
+        if deleted is not None and not late and not any(message_id in body for body in waits):
             yield Violation(
                 invariant="given-back", what=f"{sk} is still counted", message_id=message_id
             )

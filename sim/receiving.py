@@ -52,7 +52,6 @@ class Receiving:
         tries_again: bool,
         stored: Callable[[Mail], None],
         published: Callable[[Mail, Rule], None],
-        given_up: Callable[[Mail], None],
     ) -> None:
         """
         Args:
@@ -60,7 +59,6 @@ class Receiving:
             tries_again: whether SES calls again after a failure; nobody has found that out.
             stored: told of each mail that the S3 action stored.
             published: told of what that action's topic is told.
-            given_up: told of each mail that the function never answered for.
         """
         self.delivered: set[tuple[str, str]] = set()
         self.stopped: dict[str, str] = {}
@@ -71,7 +69,6 @@ class Receiving:
         self._tries_again = tries_again
         self._stored = stored
         self._published = published
-        self._given_up = given_up
 
     def take(self, mail: Mail) -> None:
         self._kernel.note(f"mail {mail.id} to {' '.join(mail.recipients)}")
@@ -107,7 +104,6 @@ class Receiving:
                 self._kernel.after(again, lambda: self._invoke(mail, index, people, tried + 1))
             else:
                 self._kernel.note(f"SES gives up on the function for {mail.id}", outcome.error)
-                self._given_up(mail)
                 self._next(mail, index + 1)
 
         self._inbound.invoke(event, done)

@@ -16,6 +16,7 @@ from unittest import mock
 import msgspec
 
 import functions.inbound.app
+import functions.inbound.audit
 import functions.send.app
 import functions.usage.app
 from bouncer import timing
@@ -105,8 +106,6 @@ class World:
         self.interval = work.interval
         self.margin = work.margin
         self.violations: list[Violation] = []
-        self.abandoned: set[str] = set()
-        """Mails that nobody will ask about again, since SES does not."""
         self.deleted: dict[str, float] = {}
 
         self.bounces = Table(_BOUNCES, kernel, "pk", "sk")
@@ -131,6 +130,26 @@ class World:
             max_receives=MAX_RECEIVES,
             dead_letters=self.bounce_dead_letters,
         )
+        self.audit_dead_letters = Queue("audit-dead-letters", kernel, faults)
+        self.audit_queue = Queue(
+            "audit",
+            kernel,
+            faults,
+            visibility=360.0,
+            delay=300.0,
+            retention=172800.0,
+            max_receives=MAX_RECEIVES,
+            dead_letters=self.audit_dead_letters,
+        )
+        self.usage_dead_letters = Queue("usage-dead-letters", kernel, faults)
+        self.usage_queue = Queue(
+            "usage",
+            kernel,
+            faults,
+            visibility=360.0,
+            max_receives=MAX_RECEIVES,
+            dead_letters=self.usage_dead_letters,
+        )
         self.queues = {
             queue.url: queue
             for queue in (self.event_dead_letters, self.bounce_dead_letters, self.bounce_queue)
@@ -138,7 +157,11 @@ class World:
         self.inbound = self._function("inbound", timing.INBOUND_TIMEOUT, self.event_dead_letters)
         self.send = self._function("send", timing.SEND_TIMEOUT, None)
         self.usage = self._function("usage", 60.0, None)
-        self.functions = (self.inbound, self.send, self.usage)
+        self.audit = self._function("audit", 60.0, None, "functions.inbound.audit")
+        self.functions = (self.inbound, self.send, self.usage, self.audit)
+        at_once = chance.random() < 0.5
+        Poller(self.audit_queue, self.audit, kernel, batch=10, at_once=5, back_at_once=False)
+        Poller(self.usage_queue, self.usage, kernel, batch=10, at_once=2, back_at_once=at_once)
         Poller(
             self.bounce_queue,
             self.send,
@@ -149,8 +172,8 @@ class World:
         )
         self.request_response = chance.random() < 0.7
         tries_again = not faults.has("ses-gives-up")
-        restricted = chance.random() < 0.0
-        self.rules = self._rules(restricted=restricted, copies=chance.random() < 0.3)
+        self.restricted = chance.random() < 0.4
+        self.rules = self._rules(restricted=self.restricted, copies=chance.random() < 0.3)
         self.receiving = Receiving(
             kernel,
             self.inbound,
@@ -158,13 +181,14 @@ class World:
             request_response=self.request_response,
             tries_again=tries_again,
             stored=self._store,
-            published=lambda _mail, _rule: None,
-            given_up=lambda mail: self.abandoned.add(mail.id),
+            published=self._publish,
         )
 
     # --- The deployment -----------------------------------------------------------------------
 
-    def _function(self, name: str, timeout: float, on_failure: Queue | None) -> Lambda:
+    def _function(
+        self, name: str, timeout: float, on_failure: Queue | None, module: str = ""
+    ) -> Lambda:
         return Lambda(
             name,
             self.kernel,
@@ -172,6 +196,7 @@ class World:
             timeout=timeout,
             concurrency=self.kernel.chance.choice((10, 100, 1000)),
             clock_error=CLOCK_ERROR,
+            module=module,
             on_failure=on_failure,
         )
 
@@ -204,6 +229,8 @@ class World:
             "EVENT_DEAD_LETTER_QUEUE_URL": self.event_dead_letters.url,
             "BOUNCE_SENDER": f"mailer-daemon@{OURS}",
             "MODE": "enforce",
+            "REFUSED_MAIL_STOPS": "rule" if self.restricted else "rule-set",
+            "LATE_BOUNCES": "unknown",
             "SEND_INTERVAL_SECONDS": str(self.interval),
             "WAIT_BUDGET_SECONDS": "3",
             "WINDOW_MARGIN_SECONDS": str(self.margin),
@@ -262,13 +289,22 @@ class World:
     def _store(self, mail: Mail) -> None:
         self.sizes[BUCKET_PREFIX + mail.id] = mail.size
 
+    def _publish(self, mail: Mail, rule: Rule) -> None:
+        """SES tells the topic, the topic the audit's queue."""
+        ses = self.receiving.event(mail, rule.matching(mail))["Records"][0]["ses"]
+        notice = {"notificationType": "Received", "content": "", **ses}
+        self.audit_queue.put(msgspec.json.encode(notice).decode())
+
     def _delete(self, mail: Mail) -> None:
         key = BUCKET_PREFIX + mail.id
         if self.sizes.pop(key, None) is None:
             return
         self.deleted[mail.id] = self.kernel.now
         self.kernel.note(f"stored mail {mail.id} is deleted")
-        self.usage.send({"detail": {"object": {"key": key}}})
+        told = msgspec.json.encode({"detail": {"object": {"key": key}}}).decode()
+        self.usage_queue.put(told)
+        if self.faults.falls("message-twice", self.kernel.now):
+            self.usage_queue.put(told)
 
     def _redrive(self) -> None:
         """The operator has mended what was wrong, and lets everything be tried again."""
@@ -280,6 +316,13 @@ class World:
         for message in [*self.bounce_dead_letters.messages.values()]:
             self.bounce_dead_letters.delete([message.id])
             self.bounce_queue.put(message.body)
+        for dead, queue in (
+            (self.audit_dead_letters, self.audit_queue),
+            (self.usage_dead_letters, self.usage_queue),
+        ):
+            for message in [*dead.messages.values()]:
+                dead.delete([message.id])
+                queue.put(message.body)
 
     def _called(self, call: Call) -> None:
         from sim import invariants  # noqa: PLC0415  (they look at worlds)
@@ -318,7 +361,12 @@ def prepared() -> Iterator[None]:
             return kept[path]
 
         stack.enter_context(mock.patch("bouncer.aws.policy_source.load_file", load_once))
-        for module in (functions.inbound.app, functions.send.app, functions.usage.app):
+        for module in (
+            functions.inbound.app,
+            functions.inbound.audit,
+            functions.send.app,
+            functions.usage.app,
+        ):
             logger: Any = module.logger
             before = logger.level if hasattr(logger, "level") else logging.INFO
             logger.setLevel(logging.CRITICAL)

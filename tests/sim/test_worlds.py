@@ -12,7 +12,7 @@ from sim.replay import shortest, story
 from sim.world import run
 from tests.unit.builders import ROOT
 
-WORLDS = 300
+WORLDS = 240
 _CHUNK = 30
 
 
