@@ -241,7 +241,10 @@ def _claims_end(world: World) -> Iterator[Violation]:
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
         excused = unsaid or message_id in kept
         # Its holder died, and who came after him accepts it: docs/simulator.md, "known".
-        excused |= not _refused(world, sk.removeprefix("recipient#"))
+        recipient = sk.removeprefix("recipient#")
+        mail = next((each for each in world.work.mails if each.id == message_id), None)
+        excused |= not _refused(world, recipient)
+        excused |= mail is not None and _withheld(world, mail, recipient)
         if state in ("claimed", "queued") and not excused:
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id

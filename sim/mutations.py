@@ -120,12 +120,6 @@ def _counted_on_each_try(self: usage.DynamoUsage, items: Any) -> Any:
     return _TRANSACT(self, items)
 
 
-def _given_back_twice(self: usage.DynamoUsage, record: Any) -> Any:
-    items = _RETURN(self, record)
-    items[0]["Update"]["ConditionExpression"] = "attribute_exists(pk)"
-    return items
-
-
 def _recipients_forgotten(self: Bounce, recipients: set[str]) -> Bounce:
     kept = tuple(each for each in self.recipients if each.recipient in recipients)
     return msgspec.structs.replace(self, recipients=kept[:1])
@@ -151,7 +145,6 @@ _CALL: Callable[..., Any] = calls.Calls.call
 _CLAIM: Callable[..., Any] = records.Records.claim
 _HANDLER: Callable[..., Any] = functions.inbound.app.handler
 _TRANSACT: Callable[..., Any] = usage.DynamoUsage._transact  # noqa: SLF001
-_RETURN: Callable[..., Any] = usage.DynamoUsage._return  # noqa: SLF001
 
 
 def _mutation(
@@ -222,10 +215,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     _mutation(
         "charged-twice", "a repeated delivery is counted again",
         usage.DynamoUsage, "_transact", _counted_on_each_try, "usage-exact",
-    ),
-    _mutation(
-        "given-back-twice", "a repeated deletion gives back again",
-        usage.DynamoUsage, "_return", _given_back_twice, "usage-exact", seed=130,
     ),
     _mutation(
         "in-flight-forgotten", "who finds a claim does not look again after its lease",

@@ -111,6 +111,7 @@ class Network(NamedTuple):
         if self.faults.falls("frozen", self.kernel.now):
             seconds = self.kernel.chance.choice((0.3, 2.0, 8.0, 20.0, 45.0))
             self.kernel.note("!", f"frozen for {seconds} s")
+            actor.failures += 1  # it may have no time left to note what it did
             actor.machine.freeze()
             self.kernel.pause(seconds)
             actor.machine.thaw()

@@ -68,7 +68,7 @@ class Workload(msgspec.Struct, kw_only=True):
         return cls(
             kind=kind,
             interval=interval,
-            margin=chance.choice((0.0, 300.0, 300.0, 43200.0)),
+            margin=chance.choice((60.0, 300.0, 300.0, 43200.0)),
             mails=mails[:most],
             mailboxes=boxes,
             deletions=deletions,
