@@ -1,23 +1,20 @@
 """The DSN that SES would send for a SendBounce request: what a mail client gets to see.
 
-RFC 3464 fields in an RFC 6522 multipart/report. SES does not document its texts, so those of
-the human-readable part are this project's.
+RFC 3464 fields in an RFC 6522 multipart/report. Each part says how its shape is known:
+recorded from the bounces of SES's receipt rules, documented, inferred, or unverified.
+Written as text, for no library lets every field of a request through as it is.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from email.message import EmailMessage, Message
-from email.mime.base import MIMEBase
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
-from email.policy import SMTP
-from email.utils import format_datetime, make_msgid
+from email.utils import format_datetime
 from typing import Any
 
 from bouncer.delivery.bounce import STATUS, BounceType
 from bouncer_console.mail import REGION
 
+# Documented for SES's own bounce templates, inferred for SendBounce.
 _SMTP_CODE = {
     BounceType.DOES_NOT_EXIST: 550,
     BounceType.MESSAGE_TOO_LARGE: 552,
@@ -26,6 +23,7 @@ _SMTP_CODE = {
     BounceType.UNDEFINED: 554,
     BounceType.TEMPORARY_FAILURE: 450,
 }
+# Unverified: SES's words for its types.
 _DEFAULT_TEXT = {
     BounceType.DOES_NOT_EXIST: "mailbox does not exist",
     BounceType.MESSAGE_TOO_LARGE: "message too large",
@@ -34,20 +32,16 @@ _DEFAULT_TEXT = {
     BounceType.UNDEFINED: "unknown failure",
     BounceType.TEMPORARY_FAILURE: "temporary failure",
 }
-_RESULT = {
-    "failed": "could not be delivered to",
-    "delayed": "has not been delivered yet to",
-    "delivered": "was delivered to",
-    "relayed": "was relayed to",
-    "expanded": "was delivered to the list",
-}
+_NOT_DELIVERED = "This message could not be delivered."  # recorded
+
+type Fields = Iterable[tuple[str, str]]
 
 
 def build_dsn(
     request: Mapping[str, Any],
     *,
     reverse_path: str,
-    original: Message | None,
+    original: Fields | None,
     bounce_id: str,
     now: datetime,
 ) -> bytes:
@@ -56,105 +50,102 @@ def build_dsn(
     Args:
         request: the parameters as boto3 names them.
         reverse_path: whom it goes to; it is sent from the null reverse-path.
-        original: the mail that is bounced; its headers are returned, its body is not.
+        original: the header fields of the mail that is bounced, which are returned; its body
+            is not.
     """
     recipients = request["BouncedRecipientInfoList"]
-    report = MIMEMultipart("report", policy=SMTP)
-    report.set_param("report-type", "delivery-status")
-    report["Return-Path"] = "<>"
-    report["From"] = request["BounceSender"]
-    report["To"] = reverse_path
-    report["Date"] = format_datetime(now.astimezone(UTC))
-    report["Message-ID"] = make_msgid(bounce_id, f"{REGION}.amazonses.com")
-    report["Subject"] = _subject(recipients)
-    report["Auto-Submitted"] = "auto-replied"
-    if original is not None and original.get("Message-ID"):
-        report["In-Reply-To"] = report["References"] = _line(original["Message-ID"])
-    report.attach(MIMEText(_explanation(request), "plain", "us-ascii", policy=SMTP))
-    report.attach(_delivery_status(request, now))
-    if original is not None:
-        report.attach(_returned_headers(original))
-    return report.as_bytes(policy=SMTP)
+    boundary = f"----=_Part_{bounce_id.replace('-', '')[:32]}"
+    head = [
+        ("Return-Path", "<>"),
+        ("Date", format_datetime(now.astimezone(UTC))),
+        ("From", request["BounceSender"]),
+        ("To", reverse_path),
+        ("Message-ID", f"<{bounce_id}@{REGION}.amazonses.com>"),
+        ("Subject", _subject(recipients)),  # recorded
+        ("MIME-Version", "1.0"),
+        (
+            "Content-Type",
+            f'multipart/report; boundary="{boundary}"; report-type=delivery-status',
+        ),
+        # Recorded: it leaves as any mail of SES does. There is no Auto-Submitted.
+        ("X-SES-Outgoing", f"{now.astimezone(UTC):%Y.%m.%d}-192.0.2.1"),
+    ]
+    parts = [
+        # Documented: the Explanation, or a text of SES's; recorded: that text of a receipt rule.
+        ("text/plain; charset=us-ascii", _lines(request.get("Explanation") or _NOT_DELIVERED)),
+        ("message/delivery-status", _delivery_status(request, now)),
+    ]
+    if original is not None:  # recorded: headers only (RFC 6522 §3)
+        parts.append(("text/rfc822-headers", _block(original)))
+    body = "".join(
+        f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: 7bit\r\n\r\n{text}\r\n"
+        for kind, text in parts
+    )
+    text = f"{_block(head)}\r\n{body}--{boundary}--\r\n"
+    return text.encode("ascii", "replace")
 
 
 def _subject(recipients: Sequence[Mapping[str, Any]]) -> str:
     actions = {each.get("RecipientDsnFields", {}).get("Action", "failed") for each in recipients}
+    # Recorded for failures, inferred for the rest.
     kind = {"failed": "Failure", "delayed": "Delay"}.get(actions.pop(), "Success")
     return f"Delivery Status Notification ({kind})"
 
 
-def _explanation(request: Mapping[str, Any]) -> str:
-    lines = [request["Explanation"], ""] if request.get("Explanation") else []
-    for each in request["BouncedRecipientInfoList"]:
-        fields = _recipient_fields(each)
-        lines += [
-            f"Your message {_RESULT[fields['Action']]} {each['Recipient']}",
-            f"    ({fields.get('Diagnostic-Code', fields['Status'])})",
-        ]
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _recipient_fields(recipient: Mapping[str, Any]) -> dict[str, str]:
-    """The per-recipient block, from the type or from the fields (RFC 3464 §2.3)."""
-    given = recipient.get("RecipientDsnFields")
-    if given is None:
-        bounce_type = BounceType(recipient["BounceType"])
-        status = STATUS[bounce_type]
-        return {
-            "Final-Recipient": f"rfc822; {recipient['Recipient']}",
-            "Action": "failed",
-            "Status": status,
-            "Diagnostic-Code": (
-                f"smtp; {_SMTP_CODE[bounce_type]} {status} {_DEFAULT_TEXT[bounce_type]}"
-            ),
-        }
-    fields = {
-        "Final-Recipient": f"rfc822; {given.get('FinalRecipient', recipient['Recipient'])}",
-        "Action": given["Action"],
-        "Status": given["Status"],
-        "Remote-MTA": given.get("RemoteMta"),
-        "Diagnostic-Code": given.get("DiagnosticCode"),
-        "Last-Attempt-Date": _date(given.get("LastAttemptDate")),
-        **{each["Name"]: each["Value"] for each in given.get("ExtensionFields", [])},
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
-def _delivery_status(request: Mapping[str, Any], now: datetime) -> MIMEBase:
+def _delivery_status(request: Mapping[str, Any], now: datetime) -> str:
     dsn = request.get("MessageDsn", {})
-    mta = dsn.get("ReportingMta", f"dns; inbound-smtp.{REGION}.amazonaws.com")
-    message_fields = {
-        "Reporting-MTA": mta,
-        "Arrival-Date": _date(dsn.get("ArrivalDate")) or format_datetime(now.astimezone(UTC)),
-        **{each["Name"]: each["Value"] for each in dsn.get("ExtensionFields", [])},
-    }
-    blocks = [message_fields, *map(_recipient_fields, request["BouncedRecipientInfoList"])]
-    part = MIMEBase("message", "delivery-status", policy=SMTP)
-    for block in blocks:
-        lines = EmailMessage(policy=SMTP.clone(max_line_length=None))
-        for name, value in block.items():
-            lines[name] = value
-        part.attach(lines)
-    return part
+    about_all = [
+        # Documented: SES's default.
+        ("Reporting-MTA", dsn.get("ReportingMta", f"dns; inbound-smtp.{REGION}.amazonaws.com")),
+        ("Arrival-Date", _date(dsn.get("ArrivalDate") or now)),
+        *((each["Name"], each["Value"]) for each in dsn.get("ExtensionFields", [])),
+    ]
+    blocks = [about_all, *map(_recipient_fields, request["BouncedRecipientInfoList"])]
+    return "\r\n".join(map(_block, blocks))
 
 
-def _returned_headers(original: Message) -> MIMEText:
-    # RFC 6522 §3: the third part is the message or its headers; a body may be anyone's secret.
-    headers = "".join(_folded(f"{name}: {_line(value)}") for name, value in original.items())
-    part = MIMEText(headers.encode("ascii", "replace").decode(), "rfc822-headers", policy=SMTP)
-    del part["Content-Disposition"]
-    return part
+def _recipient_fields(recipient: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The per-recipient block, from the type or from the fields (RFC 3464 §2.3).
+
+    Recorded: the first five and their order. Inferred: what stands after them.
+    """
+    address, given = recipient["Recipient"], recipient.get("RecipientDsnFields")
+    if given is None:
+        kind = BounceType(recipient["BounceType"])
+        status = STATUS[kind]
+        code = f"smtp; {_SMTP_CODE[kind]} {status} {_DEFAULT_TEXT[kind]}"
+        given = {"Action": "failed", "Status": status, "DiagnosticCode": code}
+    fields = [
+        ("Action", given["Action"]),
+        ("Final-Recipient", f"rfc822; {given.get('FinalRecipient', address)}"),
+        ("Original-Recipient", f"rfc822; {address}"),
+        ("Diagnostic-Code", given.get("DiagnosticCode", "")),
+        ("Status", given["Status"]),
+        ("Remote-MTA", given.get("RemoteMta", "")),
+        ("Last-Attempt-Date", _date(given.get("LastAttemptDate"))),
+        *((each["Name"], each["Value"]) for each in given.get("ExtensionFields", [])),
+    ]
+    return [(name, value) for name, value in fields if value]
 
 
 def _date(value: datetime | None) -> str:
-    return format_datetime(value.astimezone(UTC)) if value else ""
+    """Recorded of Arrival-Date: `Thu, 01 Oct 15 13:48:54 UTC`."""
+    return value.astimezone(UTC).strftime("%a, %d %b %y %H:%M:%S UTC") if value else ""
 
 
-def _folded(field: str) -> str:
-    """One header field, in lines that SMTP takes (RFC 5322 §2.1.1)."""
-    lines = textwrap.wrap(field, 990, subsequent_indent=" ", break_on_hyphens=False)
-    return "\r\n".join(lines) + "\r\n"
+def _lines(text: str) -> str:
+    return "".join(
+        f"{part}\r\n" for line in text.splitlines() for part in textwrap.wrap(line, 990) or [""]
+    )
 
 
-def _line(value: object) -> str:
-    return " ".join(str(value).split())
+def _block(fields: Fields) -> str:
+    return "".join(_folded(fields))
+
+
+def _folded(fields: Fields) -> Iterator[str]:
+    """Header fields in lines that SMTP takes (RFC 5322 §2.1.1); no value ends its line."""
+    for name, value in fields:
+        field = f"{name}: {' '.join(str(value).split())}"
+        lines = textwrap.wrap(field, 990, subsequent_indent=" ", break_on_hyphens=False)
+        yield "\r\n".join(lines) + "\r\n"

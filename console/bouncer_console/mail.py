@@ -3,23 +3,30 @@
 https://docs.aws.amazon.com/ses/latest/dg/receiving-email-action-lambda-event.html
 """
 
+import contextlib
+import re
 import secrets
 import string
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.message import Message
-from email.parser import BytesParser
-from email.policy import compat32
-from email.utils import format_datetime, getaddresses
+from email.header import decode_header, make_header
+from email.utils import format_datetime, formataddr, getaddresses
 from typing import Any
 
 import msgspec
 
+from bouncer.mailboxes import moment_of
+
 REGION = "us-east-1"
 _ID_ALPHABET = string.ascii_lowercase + string.digits
-_HEADERS_LIMIT = 50_000
-"""Bytes of headers that a Lambda action's event holds; beyond, `headersTruncated` is true."""
-_NOTICE_HEADERS_LIMIT = 10_000
-"""The same for what is published to a topic."""
+
+LAMBDA_HEADERS_LIMIT = 50_000
+SNS_HEADERS_LIMIT = 10_000
+"""Bytes of headers that an event, or a notification, holds; beyond, `headersTruncated` is true
+(documented: 50 KB and 10 KB)."""
+
+type Fields = Sequence[tuple[str, str]]
+"""Header fields, unfolded, in their order."""
 
 CONTROL_PREFIX = "X-Local-"
 """A header such as `X-Local-SPF: FAIL` sets a verdict, for there is no DNS here."""
@@ -46,8 +53,8 @@ class ReceivedMail(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
     verdicts: Verdicts
 
-    def parsed(self) -> Message:
-        return BytesParser(policy=compat32).parsebytes(self.raw)
+    def fields(self) -> list[tuple[str, str]]:
+        return header_fields(self.raw)
 
 
 def new_message_id() -> str:
@@ -64,8 +71,13 @@ def receive(
     helo: str = "localhost",
     defaults: Verdicts | None = None,
     message_id: str | None = None,
+    received_at: datetime | None = None,
 ) -> ReceivedMail:
-    """Take a mail in: an id, a time, the verdicts, and the headers that SES adds."""
+    """Take a mail in: an id, a time, the verdicts, and the headers that SES adds.
+
+    Args:
+        received_at: now, if absent; the mail's own `X-Local-Received-At` goes before both.
+    """
     fields, body = _split(data)
     control = {
         name[len(CONTROL_PREFIX) :].lower().replace("-", "_"): value
@@ -75,9 +87,9 @@ def receive(
     kept = [raw for name, _, raw in fields if not name.lower().startswith(CONTROL_PREFIX.lower())]
     set_here = {name: control[name] for name in Verdicts.__struct_fields__ if name in control}
     verdicts = msgspec.structs.replace(defaults or Verdicts(), **set_here)
-    received_at = datetime.now(UTC)
-    if "received_at" in control:
-        received_at = datetime.fromisoformat(control["received_at"]).astimezone(UTC)
+    received_at = received_at or datetime.now(UTC)
+    with contextlib.suppress(ValueError):  # a mail may say anything
+        received_at = moment_of(control.get("received_at", ""))
     message_id = message_id or new_message_id()
     added = _added_headers(
         message_id=message_id,
@@ -88,7 +100,9 @@ def receive(
         helo=helo,
         verdicts=verdicts,
     )
-    head = b"".join(f"{name}: {value}\r\n".encode() for name, value in added) + b"".join(kept)
+    head = b"".join(
+        f"{name}: {value}\r\n".encode("utf-8", "replace") for name, value in added
+    ) + b"".join(kept)
     return ReceivedMail(
         message_id=message_id,
         received_at=received_at,
@@ -99,19 +113,25 @@ def receive(
     )
 
 
+def header_fields(data: bytes) -> list[tuple[str, str]]:
+    """The header fields of a mail, unfolded; lines that are no field are left out."""
+    return [(name, value) for name, value, raw in _split(data)[0] if b":" in raw]
+
+
 def _split(data: bytes) -> tuple[list[tuple[str, str, bytes]], bytes]:
     """Header fields (name, unfolded value, raw bytes) and the body."""
     head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
     fields: list[bytes] = []
     for line in head.split(b"\n"):
-        if line[:1] in b" \t" and fields:
+        if line[:1] in (b" ", b"\t") and fields:
             fields[-1] += b"\n" + line
         elif line:
             fields.append(line)
     parsed = []
     for field in fields:
         name, _, value = field.partition(b":")
-        unfolded = " ".join(value.decode("utf-8", "replace").split())
+        # Recorded: a folded value comes with its folds as one space.
+        unfolded = re.sub(r"\s*\n\s*", " ", value.decode("utf-8", "replace")).strip()
         parsed.append((name.decode("ascii", "replace").strip(), unfolded, _crlf(field) + b"\r\n"))
     return parsed, _crlf(body)
 
@@ -164,8 +184,36 @@ def lambda_event(
     Args:
         scanned: the rule's ScanEnabled; without it spam and virus are DISABLED.
     """
-    parsed = mail.parsed()
-    headers, truncated = _headers(parsed)
+    action = {"type": "Lambda", "functionArn": function_arn, "invocationType": invocation_type}
+    ses = {
+        "mail": _mail(mail, LAMBDA_HEADERS_LIMIT),
+        "receipt": _receipt(mail, recipients, action, scanned=scanned),
+    }
+    return {"Records": [{"eventSource": "aws:ses", "eventVersion": "1.0", "ses": ses}]}
+
+
+def topic_notice(
+    mail: ReceivedMail,
+    *,
+    recipients: tuple[str, ...],
+    action: dict[str, Any],
+    scanned: bool = True,
+) -> dict[str, Any]:
+    """What SES publishes to the topic of a rule's action, whatever becomes of the action.
+
+    Args:
+        action: the receipt's, such as `{"type": "S3", "topicArn": …, "bucketName": …}`.
+    """
+    return {
+        "notificationType": "Received",
+        "mail": _mail(mail, SNS_HEADERS_LIMIT),
+        "receipt": _receipt(mail, recipients, action, scanned=scanned),
+    }
+
+
+def _receipt(
+    mail: ReceivedMail, recipients: tuple[str, ...], action: dict[str, Any], *, scanned: bool
+) -> dict[str, Any]:
     verdicts = mail.verdicts
     receipt: dict[str, Any] = {
         "timestamp": _timestamp(mail.received_at),
@@ -176,76 +224,60 @@ def lambda_event(
         "spfVerdict": {"status": verdicts.spf},
         "dkimVerdict": {"status": verdicts.dkim},
         "dmarcVerdict": {"status": verdicts.dmarc},
-        "action": {
-            "type": "Lambda",
-            "functionArn": function_arn,
-            "invocationType": invocation_type,
-        },
+        "action": action,
     }
-    if verdicts.dmarc == "FAIL":
+    if verdicts.dmarc == "FAIL":  # recorded: a string, and only then
         receipt["dmarcPolicy"] = verdicts.dmarc_policy or "none"
+    return receipt
+
+
+def _mail(mail: ReceivedMail, limit: int) -> dict[str, Any]:
+    fields = [(name, _as_ses_shows(name, value)) for name, value in mail.fields()]
+    headers, truncated = cut_headers(fields, limit)
     return {
-        "Records": [
-            {
-                "eventSource": "aws:ses",
-                "eventVersion": "1.0",
-                "ses": {
-                    "mail": {
-                        "timestamp": _timestamp(mail.received_at),
-                        "source": mail.mail_from or "<>",
-                        "messageId": mail.message_id,
-                        "destination": _addresses(parsed, "To", "Cc"),
-                        "headersTruncated": truncated,
-                        "headers": headers,
-                        "commonHeaders": _common_headers(parsed, mail.mail_from),
-                    },
-                    "receipt": receipt,
-                },
-            }
-        ]
+        "timestamp": _timestamp(mail.received_at),
+        "source": mail.mail_from or "<>",  # unverified for the null sender
+        "messageId": mail.message_id,
+        "destination": addresses_of(fields, "To", "Cc"),
+        "headersTruncated": truncated,
+        "headers": headers,
+        "commonHeaders": _common_headers(fields, mail.mail_from),
     }
 
 
-def topic_notice(
-    mail: ReceivedMail,
-    *,
-    recipients: tuple[str, ...],
-    action: dict[str, Any],
-    scanned: bool = True,
-) -> dict[str, Any]:
-    """What SES publishes to the topic of an action of a rule.
-
-    https://docs.aws.amazon.com/ses/latest/dg/receiving-email-notifications-contents.html
-
-    Args:
-        action: the receipt's own words about it, such as its type and where it stored the mail.
-    """
-    event = lambda_event(mail, recipients=recipients, function_arn="", scanned=scanned)
-    ses: dict[str, Any] = event["Records"][0]["ses"]
-    headers, truncated = _headers(mail.parsed(), _NOTICE_HEADERS_LIMIT)
-    told = ses["mail"] | {"headers": headers, "headersTruncated": truncated}
-    return {
-        "notificationType": "Received",
-        "mail": told,
-        "receipt": ses["receipt"] | {"action": action},
-    }
-
-
-def _headers(parsed: Message, limit: int = _HEADERS_LIMIT) -> tuple[list[dict[str, str]], bool]:
+def cut_headers(fields: Fields, limit: int) -> tuple[list[dict[str, str]], bool]:
+    """The headers that fit, and whether any are missing: whole ones go, from the end (recorded)."""
     kept: list[dict[str, str]] = []
     size = 0
-    for name, value in parsed.items():
-        size += len(name) + len(str(value))
+    for name, value in fields:
+        size += len(f"{name}: {value}\r\n".encode("utf-8", "replace"))
         if size > limit:
             return kept, True
-        kept.append({"name": name, "value": " ".join(str(value).split())})
+        kept.append({"name": name, "value": value})
     return kept, False
 
 
-def _common_headers(parsed: Message, mail_from: str) -> dict[str, Any]:
+_SIGNATURE = re.compile(r"(\bb=)([^;]*)")
+
+
+def _as_ses_shows(name: str, value: str) -> str:
+    """Recorded: encoded words (RFC 2047) come decoded, the `b=` of a signature joined."""
+    if name.lower() == "dkim-signature":
+        return _SIGNATURE.sub(lambda found: found[1] + "".join(found[2].split()), value)
+    if "=?" not in value:
+        return value
+    try:
+        text = str(make_header(decode_header(value)))
+    except (ValueError, LookupError):  # bad Base64, an unknown charset
+        return value
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _common_headers(fields: Fields, mail_from: str) -> dict[str, Any]:
+    """Recorded: complete, also where `headers` are cut."""
     common: dict[str, Any] = {"returnPath": mail_from}
     for key, name in (("from", "From"), ("to", "To"), ("cc", "Cc"), ("replyTo", "Reply-To")):
-        values = [str(each) for each in parsed.get_all(name, [])]
+        values = [entry for value in _values(fields, name) for entry in _entries(value)]
         if values:
             common[key] = values
     singles = (
@@ -255,14 +287,38 @@ def _common_headers(parsed: Message, mail_from: str) -> dict[str, Any]:
         ("sender", "Sender"),
     )
     for key, name in singles:
-        if parsed.get(name) is not None:
-            common[key] = " ".join(str(parsed[name]).split())
+        for value in _values(fields, name)[:1]:
+            common[key] = value
     return common
 
 
-def _addresses(parsed: Message, *names: str) -> list[str]:
-    values = [str(value) for name in names for value in parsed.get_all(name, [])]
-    return [address for _, address in getaddresses(values) if address]
+def _values(fields: Fields, *names: str) -> list[str]:
+    wanted = {each.lower() for each in names}
+    return [value for name, value in fields if name.lower() in wanted]
+
+
+def _entries(value: str) -> list[str]:
+    """The addresses of a field with their names, one by one; the field itself if it has none."""
+    pairs = [(name, address) for name, address in _pairs([value]) if "@" in address]
+    if len(pairs) < 2:
+        return [value]
+    return [
+        formataddr((name, address)) if name.isascii() else f"{name} <{address}>"
+        for name, address in pairs
+    ]
+
+
+def addresses_of(fields: Fields, *names: str) -> list[str]:
+    """The addresses in these fields, whatever their grammar is worth."""
+    return [address for _, address in _pairs(_values(fields, *names)) if "@" in address]
+
+
+def _pairs(values: list[str]) -> list[tuple[str, str]]:
+    try:
+        # Not strict: of `Doe, Pat <pat@example.com>` the address is wanted all the same.
+        return getaddresses(values, strict=False)
+    except (ValueError, IndexError, RecursionError):
+        return []
 
 
 def _timestamp(moment: datetime) -> str:

@@ -30,7 +30,7 @@ from bouncer.mailboxes import (
     unsaid_catch_all,
 )
 from bouncer.policy.conditions import PolicyError, parse_size
-from bouncer.settings import UsageMode, attribute_names
+from bouncer.settings import UsageMode, attribute_names, stored_prefix
 from bouncer.usage import UsageUnavailableError
 from bouncer_console import mailbox_check
 from bouncer_console.deployment import (
@@ -696,7 +696,7 @@ def recount(
             bounce_table=deployment.output("BounceTable"),
             mailbox_table=deployment.output("MailboxTable"),
             bucket=deployment.output("MailBucket"),
-            prefix=deployment.output("MailPrefix"),
+            prefix=stored_prefix(deployment.output("MailPrefix")),
         )
         with progress("stored mails") as advance:
             found = audit.compare(advance)

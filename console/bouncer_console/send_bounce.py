@@ -30,7 +30,7 @@ from bouncer.delivery.bounce import (
 from bouncer.delivery.ledger import BounceState, LedgerUnavailableError
 from bouncer.delivery.queue import QueueUnavailableError
 from bouncer.mailboxes import moment_of
-from bouncer.settings import Settings
+from bouncer.settings import Settings, stored_prefix
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -325,7 +325,7 @@ def _received_at(
             return entry.received_at
     bucket = deployment.outputs.get("MailBucket")
     if bucket:
-        key = deployment.output("MailPrefix") + message_id
+        key = stored_prefix(deployment.output("MailPrefix")) + message_id
         try:
             stored = deployment.client("s3").head_object(Bucket=bucket, Key=key)
         except ClientError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import wiring
-from bouncer.settings import UsageSettings
+from bouncer.settings import UsageSettings, stored_prefix
 from bouncer.usage import Usage
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = UsageSettings.read(os.environ)
-    return Application(usage=wiring.usage(settings), prefix=settings.mail_prefix)
+    return Application(usage=wiring.usage(settings), prefix=stored_prefix(settings.mail_prefix))
 
 
 @logger.inject_lambda_context

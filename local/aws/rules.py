@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
+from bouncer.settings import stored_prefix
 from bouncer_console.mail import ReceivedMail, lambda_event, topic_notice
 from local.aws.weather import Weather
 
@@ -185,7 +186,7 @@ class RuleRunner:
     def _store(self, run: "_Run") -> str:
         bucket = run.settings["BucketName"]
         topic = run.settings.get("TopicArn", "")
-        key = run.settings.get("ObjectKeyPrefix", "") + run.mail.message_id
+        key = stored_prefix(run.settings.get("ObjectKeyPrefix", "")) + run.mail.message_id
         if not self._may("s3:PutObject", f"arn:aws:s3:::{bucket}/{key}", run.rule_name):
             return _failed(f"the bucket policy does not let SES put {bucket}/{key}")
         try:

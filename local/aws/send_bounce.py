@@ -18,7 +18,7 @@ from botocore.model import ListShape, Shape, StringShape, StructureShape
 from botocore.utils import parse_timestamp
 
 from bouncer_console.dsn import build_dsn
-from bouncer_console.mail import REGION, ReceivedMail
+from bouncer_console.mail import ReceivedMail
 
 WINDOW = timedelta(hours=24)
 _EXTENSION_NAME = re.compile(r"[A-Za-z0-9-]{1,50}")
@@ -127,32 +127,32 @@ class SendBounce:
     def _throttle(self) -> None:
         now = time.monotonic()
         if now - self._last_allowed < self._interval:
-            raise SesError("Throttling", "Maximum sending rate exceeded.")
+            raise SesError("Throttling", "Rate exceeded")  # of calls of this class, by others
         self._last_allowed = now
 
     def _original(self, request: Mapping[str, Any]) -> ReceivedMail:
-        mail = self._find_mail(request["OriginalMessageId"])
-        if mail is None or datetime.now(UTC) - mail.received_at >= WINDOW:
-            raise SesError(
-                "MessageRejected",
-                f"No message {request['OriginalMessageId']} was received in the last 24 hours.",
-            )
-        sender = request["BounceSender"]
+        message_id, sender = request["OriginalMessageId"], request["BounceSender"]
+        # Recorded: for a made-up id and an unverified sender, this answer.
+        refused = f"Failed to generate a bounce for {message_id}."
         if identity_of(sender, self._verified()) is None:
             raise SesError(
-                "MessageRejected",
-                "Email address is not verified. The following identities failed the check in "
-                f"region {REGION.upper()}: {sender}",
+                "MessageRejected", f"{refused} The following identities are not verified: {sender}"
+            )
+        mail = self._find_mail(message_id)
+        if mail is None or datetime.now(UTC) - mail.received_at >= WINDOW:
+            raise SesError(  # unverified: what stands after the first sentence
+                "MessageRejected", f"{refused} No such message was received in the last 24 hours."
             )
         received_for = {each.lower() for each in mail.recipients}
         for each in request["BouncedRecipientInfoList"]:
             final = each.get("RecipientDsnFields", {}).get("FinalRecipient", "")
             if not {each["Recipient"].lower(), final.lower()} & received_for:
-                raise SesError(
-                    "MessageRejected", f"{each['Recipient']} is not a recipient of the message."
+                raise SesError(  # unverified
+                    "MessageRejected",
+                    f"{refused} {each['Recipient']} is not a recipient of the message.",
                 )
-        if not mail.mail_from:
-            raise SesError("MessageRejected", "The message has no sender to bounce to.")
+        if not mail.mail_from:  # unverified
+            raise SesError("MessageRejected", f"{refused} It has no sender to bounce to.")
         return mail
 
     def _write(
@@ -161,7 +161,7 @@ class SendBounce:
         dsn = build_dsn(
             request,
             reverse_path=mail.mail_from,
-            original=mail.parsed(),
+            original=mail.fields(),
             bounce_id=bounce_id,
             now=datetime.now(UTC),
         )

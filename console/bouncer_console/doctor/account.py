@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of
 from bouncer.mailboxes import Mailbox
+from bouncer.settings import stored_prefix
 from bouncer_console.deployment import Deployment, DeploymentError, client
 from bouncer_console.doctor.dns import Dns, DnsError
 
@@ -493,11 +494,6 @@ class Reader:
 
     def _mx(self, domain: str) -> tuple[str, ...] | Unread:
         return _tried(lambda: self._dns.mx(domain))
-
-
-def stored_prefix(prefix: str) -> str:
-    """The keys' prefix as SES writes it: it puts the slash in where the prefix lacks one."""
-    return f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
 
 
 def own_domains(account: Account) -> frozenset[str]:

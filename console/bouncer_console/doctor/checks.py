@@ -8,6 +8,7 @@ import msgspec
 from bouncer.address import domain_of, is_deliverable, is_domain, normalise, split
 from bouncer.mailboxes import EntryError, Mailbox, check_entry
 from bouncer.policy.file import Mode
+from bouncer.settings import stored_prefix
 from bouncer_console.deployment import Deployment
 from bouncer_console.doctor.account import (
     DIRECTORY_LIMIT,
@@ -17,7 +18,6 @@ from bouncer_console.doctor.account import (
     Unread,
     our_rule,
     own_domains,
-    stored_prefix,
 )
 
 

@@ -146,6 +146,14 @@ def domain_names(names: str) -> frozenset[str]:
     return frozenset(normalise_domain(each) for each in names.split(",") if each.strip())
 
 
+def stored_prefix(prefix: str) -> str:
+    """What stands before a message id in the key of a stored mail.
+
+    Recorded of SES: it puts the slash in where the rule's prefix lacks one.
+    """
+    return f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
+
+
 class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
     """For the function that hears of deleted mail."""
 

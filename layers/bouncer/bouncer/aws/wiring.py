@@ -31,6 +31,7 @@ from bouncer.settings import (
     UsageSettings,
     attribute_names,
     domain_names,
+    stored_prefix,
 )
 
 
@@ -78,7 +79,7 @@ def inbound(
         store = StoredMail(
             clients.s3(),
             settings.mail_bucket,
-            settings.mail_prefix,
+            stored_prefix(settings.mail_prefix),
             on_failure=lambda why: telemetry.warn("StoredMailUnavailable", why),
         )
     policy: FilePolicy | AppConfigPolicy = FilePolicy(policy_file)
