@@ -8,9 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.parser import BytesParser
-from email.policy import SMTP
-from email.utils import getaddresses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,19 +17,27 @@ import typer
 from bouncer.address import domain_of
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.delivery.bounce import BounceError
-from bouncer.guards import GUARDS
-from bouncer.headers import Header
+from bouncer.guards import GUARDS, answer_of
+from bouncer.headers import Header, read_block
 from bouncer.inbound import Planned, Planner
-from bouncer.mailboxes import Directory, StaticDirectory
+from bouncer.mailboxes import Directory, MailboxState, StaticDirectory
 from bouncer.message import InboundMessage, MalformedEventError, parse_event
-from bouncer.plan import Disposition, Identity, Plan
-from bouncer.policy.conditions import PolicyError
-from bouncer.policy.decide import trials
+from bouncer.plan import Disposition, Identity, Plan, circumstances
+from bouncer.policy.conditions import Facts, PolicyError, parse_size
+from bouncer.policy.decide import Trial, trials
 from bouncer.policy.load import load_file
+from bouncer.proof import SAYS, Doubt, Proof, is_proven, prove
+from bouncer.settings import attribute_names
 from bouncer_console.checkout import DEFAULT_POLICY
-from bouncer_console.deployment import RegionOption, client
+from bouncer_console.deployment import (
+    Deployment,
+    DeploymentError,
+    RegionOption,
+    client,
+    say_bad_item,
+)
 from bouncer_console.dsn import build_dsn
-from bouncer_console.mail import lambda_event, receive
+from bouncer_console.mail import addresses_of, lambda_event, receive
 from bouncer_console.mailbox_files import MailboxFileError, read_mailboxes
 from bouncer_console.output import (
     MOMENT,
@@ -48,6 +53,14 @@ from bouncer_console.output import (
 MAILBOXES_BESIDE = "mailboxes.csv"
 """A file of this name in an event's folder is its directory, unless another one is named."""
 
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except PolicyError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 PolicyOption = Annotated[Path, typer.Option("--policy", help="The policy.", show_default=True)]
 MailboxesOption = Annotated[
     Path | None,
@@ -59,8 +72,24 @@ TableOption = Annotated[
 SizeOption = Annotated[
     int | None,
     typer.Option(
-        "--size", help="The mail's size in bytes; else that of the .eml beside the event."
+        "--size",
+        parser=_size,
+        metavar="SIZE",
+        help="The mail's size, as 25 MB or in bytes; else that of the .eml beside the event.",
     ),
+]
+StackOption = Annotated[
+    str | None,
+    typer.Option("--stack", help="A deployed stack: its directory, bounce sender and Region."),
+]
+AttributesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--attributes", help="With --table: its attribute names, as the stack's MailboxAttributes."
+    ),
+]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Every fact, rule and guard, with its why.")
 ]
 NowOption = Annotated[
     datetime | None,
@@ -77,14 +106,15 @@ RcptOption = Annotated[
 ]
 
 
-_EXPECTED = (PolicyError, MalformedEventError, MailboxFileError, BounceError)
+_EXPECTED = (PolicyError, MalformedEventError, MailboxFileError, BounceError, DeploymentError)
 
 
-class _KnownSize:
-    """A Store that knows the size from the command line and nothing else."""
+class _StoredBeside:
+    """A Store of what the command line and the .eml beside the event tell."""
 
-    def __init__(self, size: int | None) -> None:
-        self._size = size
+    def __init__(self, size: int | None, eml: Path | None) -> None:
+        self._eml = eml
+        self._size = size if size is not None or eml is None else eml.stat().st_size
         self.asked_in_vain = False
 
     def size(self, message_id: str) -> int | None:  # noqa: ARG002
@@ -92,25 +122,56 @@ class _KnownSize:
         return self._size
 
     def headers(self, message_id: str) -> tuple[Header, ...] | None:  # noqa: ARG002
-        return None
+        return None if self._eml is None else read_block(self._eml.read_bytes()).headers
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
     """One mail's plan, and what it was made from."""
 
     planned: Planned
+    identity: Identity
     size_missed: bool
 
     @property
     def plan(self) -> Plan:
         return self.planned.plan
 
+    @property
+    def proof(self) -> Proof | Doubt | None:
+        return None if self.plan.mail.reverse_path is None else prove(self.plan.mail)
+
+    def guards(self) -> list[dict[str, Any]]:
+        """Each guard with its answer; where nothing is bounced, what it would say."""
+        plan, policy = self.plan, self.planned.policy
+        told_of = None
+        if plan.bounce is not None:
+            told_of = frozenset(e.recipient for e in plan.bounce.recipients) - {*plan.withheld}
+        at = circumstances(policy, plan.mail, self.identity, plan.bounce, told_of)
+        return [
+            {
+                "guard": guard.name,
+                "answer": _OBJECTIONS.get(answer_of(guard, at), "failed"),
+                "off": guard.name in policy.file.guards.off,
+                "source": guard.source,
+            }
+            for guard in GUARDS
+        ]
+
+    def trials(self, facts: Facts) -> list[Trial]:
+        return trials(self.planned.policy, self.plan.mail, facts)
+
     def as_json(self) -> dict[str, Any]:
-        bounce = self.plan.to_send
+        plan, bounce = self.plan, self.plan.to_send
+        facts = {each.recipient: each for each in self.planned.facts}
         return {
-            "message_id": self.plan.mail.message_id,
-            "disposition": self.plan.disposition,
-            "suppressed": self.plan.suppressed,
+            "message_id": plan.mail.message_id,
+            "sender": plan.mail.reverse_path,
+            "proof": self.proof,
+            "verdicts": msgspec.structs.asdict(plan.mail.verdicts),
+            "dmarc_policy": plan.mail.dmarc_policy or None,
+            "headers_whole": plan.mail.headers_whole,
+            "disposition": plan.disposition,
+            "suppressed": plan.suppressed,
             "recipients": [
                 {
                     "recipient": each.recipient,
@@ -119,11 +180,48 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
                     "bounce_type": each.bounce.bounce_type if each.bounce else None,
                     "status": each.bounce.status if each.bounce else None,
                     "dry_run": each.dry_run,
+                    "not_told": plan.faults.get(each.recipient)
+                    or plan.withheld.get(each.recipient),
+                    "facts": _facts(facts[each.recipient]),
+                    "rules": [
+                        {
+                            "rule": trial.rule,
+                            "holds": trial.failed is None,
+                            "failed": trial.failed,
+                            "why": trial.why or None,
+                            "unknown": trial.unknown,
+                        }
+                        for trial in self.trials(facts[each.recipient])
+                    ],
                 }
-                for each in self.plan.decisions
+                for each in plan.decisions
             ],
+            "guards": self.guards(),
             "send_bounce": bounce.request() if bounce else None,
         }
+
+
+_OBJECTIONS: dict[Any, str] = {True: "objects", False: "no objection", None: "unknown"}
+
+
+def _facts(facts: Facts) -> dict[str, Any]:
+    """What was known of a recipient."""
+    box = facts.mailbox
+    return {
+        "domain_known": facts.domain_known,
+        "entry": facts.entry or None,
+        "way": facts.way,
+        "mailbox": box.address if box else None,
+        "states": [state for state in MailboxState if _is_in(facts, state)],
+        "size": facts.size,
+        "used_bytes": box.used_bytes if box else None,
+        "quota_bytes": box.quota_bytes if box else None,
+        "size_limit_bytes": box.size_limit_bytes if box else None,
+    }
+
+
+def _is_in(facts: Facts, state: MailboxState) -> bool:
+    return bool(msgspec.structs.replace(facts, size_asked=True).has_state(state))
 
 
 class Desk:
@@ -135,47 +233,73 @@ class Desk:
         policy: Path,
         mailboxes: Path | None = None,
         table: str | None = None,
+        attributes: str | None = None,
+        stack: str | None = None,
         size: int | None = None,
         now: datetime | None = None,
         bounce_sender: str | None = None,
         region: str | None = None,
     ) -> None:
+        """
+        Raises:
+            PolicyError, MailboxFileError, DeploymentError, OSError
+        """
         self._policy = load_file(policy)
-        self._mailboxes = mailboxes
-        self._table = table
         self._size = size
-        self._now = now or datetime.now(UTC)
-        self._bounce_sender = bounce_sender or os.environ.get("BOUNCE_SENDER")
+        self._now = now
         self._region = region
+        self._names = attribute_names(attributes or "")
+        self._domains: frozenset[str] = frozenset()
+        self._table = table
+        self._mailboxes = None if mailboxes is None else StaticDirectory(read_mailboxes(mailboxes))
+        sender = bounce_sender or os.environ.get("BOUNCE_SENDER")
+        if stack is not None:
+            deployment = Deployment.find(stack, region)
+            self._table = table or deployment.output("MailboxTable")
+            self._names = attribute_names(deployment.parameters.get("MailboxAttributes", ""))
+            self._domains = deployment.mailbox_domains
+            sender = sender or deployment.parameters.get("BounceSender")
+        self._bounce_sender = sender
+
+    @property
+    def now(self) -> datetime:
+        return self._now or datetime.now(UTC)
+
+    def read(
+        self, path: Path, mail_from: str | None = None, rcpt_to: list[str] | None = None
+    ) -> list[InboundMessage]:
+        """The mails of a file; an .eml arrives at the time that is pretended."""
+        return read_mails(path, mail_from, rcpt_to, received_at=self._now)
 
     def explain(self, mail: InboundMessage, path: Path) -> Explained:
-        store = _KnownSize(self._size_of(path))
+        eml = path if _is_mail(path) else path.with_suffix(".eml")
+        store = _StoredBeside(self._size, eml if eml.exists() else None)
         first = mail.recipients[0] if mail.recipients else "example.com"
+        identity = Identity(
+            bounce_sender=self._bounce_sender or f"mailer-daemon@{domain_of(first)}",
+            region=self._region or os.environ.get("AWS_REGION", "us-east-1"),
+            stop=Disposition.STOP_RULE_SET,  # as a stack whose rule is for everyone has it
+        )
         planner = Planner(
             policy=lambda: self._policy,
             directory=self._directory(path),
             store=store,
-            identity=Identity(
-                bounce_sender=self._bounce_sender or f"mailer-daemon@{domain_of(first)}",
-                region=self._region or os.environ.get("AWS_REGION", "us-east-1"),
-                stop=Disposition.STOP_RULE_SET,  # as a stack whose rule is for everyone has it
-            ),
-            clock=lambda: self._now,
+            identity=identity,
+            clock=lambda: self.now,
         )
-        return Explained(planned=planner.plan(mail), size_missed=store.asked_in_vain)
-
-    def _size_of(self, path: Path) -> int | None:
-        if self._size is not None:
-            return self._size
-        eml = path if _is_mail(path) else path.with_suffix(".eml")
-        return eml.stat().st_size if eml.exists() else None
+        planned = planner.plan(mail)
+        return Explained(planned=planned, identity=identity, size_missed=store.asked_in_vain)
 
     def _directory(self, path: Path) -> Directory:
         if self._table:
-            return DynamoDirectory(client("dynamodb", self._region), self._table, names={})
+            dynamodb = client("dynamodb", self._region)
+            return DynamoDirectory(
+                dynamodb, self._table, self._names, on_bad_item=say_bad_item, domains=self._domains
+            )
         beside = path.parent / MAILBOXES_BESIDE
-        file = self._mailboxes or (beside if beside.exists() else None)
-        return StaticDirectory(read_mailboxes(file) if file else [])
+        if self._mailboxes is None and beside.exists():
+            return StaticDirectory(read_mailboxes(beside))
+        return self._mailboxes or StaticDirectory([])
 
     @property
     def without_directory(self) -> bool:
@@ -187,19 +311,26 @@ def _is_mail(path: Path) -> bool:
 
 
 def read_mails(
-    path: Path, mail_from: str | None = None, rcpt_to: list[str] | None = None
+    path: Path,
+    mail_from: str | None = None,
+    rcpt_to: list[str] | None = None,
+    received_at: datetime | None = None,
 ) -> list[InboundMessage]:
     """The mails of an event file, or the one of an .eml.
+
+    Args:
+        mail_from, rcpt_to: an .eml's envelope; else its headers have to tell.
+        received_at: when an .eml arrives; now, if absent.
 
     Raises:
         MalformedEventError: not an SES event; the text names the place.
         OSError: it cannot be read.
     """
     if _is_mail(path):
-        return parse_event(_event_of(path, mail_from, rcpt_to))
+        return parse_event(_event_of(path, mail_from, rcpt_to, received_at))
     try:
-        event = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        event = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise MalformedEventError(f"{path} is not JSON: {error}") from error
     try:
         return parse_event(event)
@@ -207,25 +338,36 @@ def read_mails(
         raise MalformedEventError(f"{path}: {error}") from error
 
 
-def _event_of(path: Path, mail_from: str | None, rcpt_to: list[str] | None) -> dict[str, Any]:
+def _event_of(
+    path: Path, mail_from: str | None, rcpt_to: list[str] | None, received_at: datetime | None
+) -> dict[str, Any]:
     data = path.read_bytes()
-    parsed = BytesParser(policy=SMTP).parsebytes(data, headersonly=True)
-
-    def addresses(*names: str) -> list[str]:
-        values = [str(value) for name in names for value in parsed.get_all(name, [])]
-        return [address for _, address in getaddresses(values) if address]
-
-    recipients = tuple(rcpt_to or addresses("To", "Cc"))
+    fields = [(each.name, each.value) for each in read_block(data).headers]
+    recipients = tuple(rcpt_to or addresses_of(fields, "To", "Cc"))
     if not recipients:
         raise MalformedEventError(f"{path} names nobody in To or Cc: say who with --rcpt-to")
-    null = str(parsed.get("Return-Path", "")).strip() == "<>"
-    sender = "" if null else next(iter(addresses("Return-Path", "From")), "")
+    if mail_from is None:
+        mail_from = sender_of(path, fields)
     mail = receive(
-        data,
-        mail_from=sender if mail_from is None else mail_from.strip("<>"),
-        recipients=recipients,
+        data, mail_from=mail_from.strip("<> "), recipients=recipients, received_at=received_at
     )
     return lambda_event(mail, recipients=mail.recipients, function_arn="")
+
+
+def sender_of(path: Path, fields: list[tuple[str, str]]) -> str:
+    """The envelope sender as the headers have it; said where it is only a guess."""
+    paths = [value.strip() for name, value in fields if name.lower() == "return-path"]
+    if "<>" in paths:
+        return ""
+    told = addresses_of(fields, "Return-Path")
+    if told:
+        return told[0]
+    guessed = next(iter(addresses_of(fields, "From", "Sender")), "")
+    note(
+        f"{path} has no Return-Path, so its sender is taken to be "
+        f"{guessed or 'the null sender'}: see --mail-from"
+    )
+    return guessed
 
 
 def explain(
@@ -233,12 +375,15 @@ def explain(
     policy: PolicyOption = DEFAULT_POLICY,
     mailboxes: MailboxesOption = None,
     table: TableOption = None,
+    attributes: AttributesOption = None,
+    stack: StackOption = None,
     size: SizeOption = None,
     now: NowOption = None,
     bounce_sender: SenderOption = None,
     mail_from: MailFromOption = None,
     rcpt_to: RcptOption = None,
     region: RegionOption = None,
+    verbose: VerboseOption = False,
     as_json: Json = False,
 ) -> None:
     """Say what would happen to a mail, and why. Nothing is sent or stored."""
@@ -247,37 +392,43 @@ def explain(
             policy=policy,
             mailboxes=mailboxes,
             table=table,
+            attributes=attributes,
+            stack=stack,
             size=size,
             now=now,
             bounce_sender=bounce_sender,
             region=region,
         )
-        explained = [desk.explain(mail, event) for mail in read_mails(event, mail_from, rcpt_to)]
+        explained = [desk.explain(mail, event) for mail in desk.read(event, mail_from, rcpt_to)]
         if as_json:
             reports = [each.as_json() for each in explained]
             print_json(reports[0] if len(reports) == 1 else reports)
         else:
             for each in explained:
-                _print(each)
+                _print(each, verbose=verbose)
     if any(each.size_missed for each in explained):
         note("The size is not in an event: rules that ask for it did not match (see --size).")
     if desk.without_directory and not (event.parent / MAILBOXES_BESIDE).exists():
-        note("No mailboxes were named, so every recipient is unknown (see --mailboxes, --table).")
+        note(
+            "No mailboxes were named, so nothing is known of any domain, and nobody is unknown "
+            "(see --mailboxes, --stack, --table)."
+        )
 
 
-def _print(explained: Explained) -> None:
+def _print(explained: Explained, *, verbose: bool) -> None:
     plan = explained.plan
+    proof = explained.proof
     say(f"mail       {plan.mail.message_id}", "bold")
     say(f"sender     {plan.mail.reverse_path or '<> (null sender)'}")
+    if proof is not None:
+        proven = "proven" if is_proven(proof) else "not proven"
+        say(f"           {proven}: {SAYS[proof]} ({proof.value})")
+    if not plan.mail.headers_whole:
+        say("headers    cut: a condition on what is not seen does not hold", "yellow")
     for facts in explained.planned.facts:
-        print_table(
-            f"\n{facts.recipient}",
-            ("rule", "result"),
-            [
-                (trial.rule, "decides" if trial.failed is None else f"no: {trial.failed}")
-                for trial in trials(explained.planned.policy, plan.mail, facts)
-            ],
-        )
+        _print_recipient(explained, facts, verbose=verbose)
+    if verbose:
+        _print_guards(explained)
     print_table(
         "\ndecisions",
         ("recipient", "outcome", "reason", "BounceType", "status", ""),
@@ -295,6 +446,8 @@ def _print(explained: Explained) -> None:
     )
     for recipient, fault in plan.faults.items():
         say(f"\n{recipient} cannot be in a bounce: {fault}", "yellow")
+    for recipient, reason in plan.withheld.items():
+        say(f"\nthe sender is not told of {recipient}: {reason}", "yellow")
     if plan.suppressed:
         sources = {guard.name.value: guard.source for guard in GUARDS}
         source = sources.get(plan.suppressed)
@@ -307,11 +460,61 @@ def _print(explained: Explained) -> None:
     say(f"\ndisposition {plan.disposition}", "bold")
 
 
+def _print_recipient(explained: Explained, facts: Facts, *, verbose: bool) -> None:
+    """Which entry answered, and each rule with why it did not hold; else only the last."""
+    say(f"\n{facts.recipient}: {_in_words(facts)}")
+    if verbose:
+        known = _facts(facts)
+        verdicts = msgspec.structs.asdict(explained.plan.mail.verdicts)
+        rows = [(name, value) for name, value in known.items() if value is not None]
+        rows += [(f"{name} verdict", value or "absent") for name, value in verdicts.items()]
+        print_table("", ("fact", "value"), rows)
+    tried = explained.trials(facts)
+    print_table(
+        "",
+        ("rule", "result"),
+        [(trial.rule, _result(trial)) for trial in (tried if verbose else tried[-1:])],
+    )
+
+
+def _result(trial: Trial) -> str:
+    if trial.failed is None:
+        return "decides"
+    doubt = "unknown" if trial.unknown else "no"
+    return f"{doubt}: {trial.failed}{f' ({trial.why})' if trial.why else ''}"
+
+
+def _in_words(facts: Facts) -> str:
+    if facts.mailbox is None:
+        return (
+            "the directory has no entry for it"
+            if facts.domain_known
+            else "the directory says nothing of its domain"
+        )
+    taken = facts.mailbox.address
+    leads = f", whose mail {taken} takes" if taken != facts.entry else ""
+    states = ", ".join(state for state in MailboxState if _is_in(facts, state))
+    return f"{facts.entry or taken} answers ({facts.way or 'address'}){leads}; it is {states}"
+
+
+def _print_guards(explained: Explained) -> None:
+    print_table(
+        "\nguards",
+        ("guard", "answer", "source"),
+        [
+            (each["guard"], f"{each['answer']}{' (off)' if each['off'] else ''}", each["source"])
+            for each in explained.guards()
+        ],
+    )
+
+
 def preview(
     event: Annotated[Path, typer.Argument(help="An SES event (.json) or a mail (.eml).")],
     policy: PolicyOption = DEFAULT_POLICY,
     mailboxes: MailboxesOption = None,
     table: TableOption = None,
+    attributes: AttributesOption = None,
+    stack: StackOption = None,
     size: SizeOption = None,
     now: NowOption = None,
     bounce_sender: SenderOption = None,
@@ -326,12 +529,14 @@ def preview(
             policy=policy,
             mailboxes=mailboxes,
             table=table,
+            attributes=attributes,
+            stack=stack,
             size=size,
             now=now,
             bounce_sender=bounce_sender,
             region=region,
         )
-        for mail in read_mails(event, mail_from, rcpt_to):
+        for mail in desk.read(event, mail_from, rcpt_to):
             plan = desk.explain(mail, event).plan
             if plan.to_send is None or mail.reverse_path is None:
                 fail(f"{mail.message_id}: no bounce is sent ({plan.suppressed or 'none decided'})")
@@ -343,13 +548,11 @@ def preview(
 
 
 def _dsn(plan: Plan, reverse_path: str) -> bytes:
-    headers = "".join(f"{each.name}: {each.value}\r\n" for each in plan.mail.headers)
-    original = BytesParser().parsebytes(headers.encode("utf-8", "replace"), headersonly=True)
     request: Any = plan.to_send.request() if plan.to_send else {}
     return build_dsn(
         request,
         reverse_path=reverse_path,
-        original=original,
+        original=[(each.name, each.value) for each in plan.mail.headers],
         bounce_id="preview",
         now=datetime.now(UTC),
     )
@@ -363,6 +566,8 @@ def replay(
     ] = None,
     mailboxes: MailboxesOption = None,
     table: TableOption = None,
+    attributes: AttributesOption = None,
+    stack: StackOption = None,
     now: NowOption = None,
     bounce_sender: SenderOption = None,
     region: RegionOption = None,
@@ -375,6 +580,8 @@ def replay(
                 policy=each,
                 mailboxes=mailboxes,
                 table=table,
+                attributes=attributes,
+                stack=stack,
                 now=now,
                 bounce_sender=bounce_sender,
                 region=region,
@@ -427,12 +634,13 @@ def _print_replay(report: dict[str, Any], policy: Path, against: Path | None) ->
 def _replayed(files: list[Path], desks: list[Desk]) -> Iterator[tuple[Path, list[Plan] | str]]:
     for path in _event_files(files):
         try:
-            mails = read_mails(path)
-        except MalformedEventError as error:
-            yield path, str(error)
+            mails = desks[0].read(path)
+            plans = [[desk.explain(mail, path).plan for desk in desks] for mail in mails]
+        except (MalformedEventError, BounceError, OSError) as error:
+            yield path, f"{error}"
             continue
-        for mail in mails:
-            yield path, [desk.explain(mail, path).plan for desk in desks]
+        for each in plans:
+            yield path, each
 
 
 def _event_files(paths: list[Path]) -> Iterator[Path]:

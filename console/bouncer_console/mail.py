@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from bouncer.headers import read_block
 from bouncer.mailboxes import moment_of
 
 REGION = "us-east-1"
@@ -115,7 +116,7 @@ def receive(
 
 def header_fields(data: bytes) -> list[tuple[str, str]]:
     """The header fields of a mail, unfolded; lines that are no field are left out."""
-    return [(name, value) for name, value, raw in _split(data)[0] if b":" in raw]
+    return [(each.name, each.value) for each in read_block(data).headers]
 
 
 def _split(data: bytes) -> tuple[list[tuple[str, str, bytes]], bytes]:

@@ -157,16 +157,25 @@ def _suppressed(
         return OtherReason.BOUNCE_SENDER_RECIPIENT
     if now >= bounce.deadline(identity.window_margin):
         return OtherReason.WINDOW_CLOSED
+    return objection(circumstances(policy, mail, identity, bounce, told_of), policy.file.guards.off)
+
+
+def circumstances(
+    policy: Policy,
+    mail: InboundMessage,
+    identity: Identity,
+    bounce: Bounce | None = None,
+    refused: frozenset[str] | None = None,
+) -> Circumstances:
+    """What the guards look at, with a bounce or before anyone thinks of one."""
     guards = policy.file.guards
-    return objection(
-        Circumstances(
-            mail=mail,
-            bounce_senders=_bounce_senders(policy, bounce, identity),
-            own_domains=frozenset(map(normalise_domain, guards.own_domains)),
-            max_received=guards.max_received,
-            refused=told_of,
-        ),
-        guards.off,
+    sender = {bounce.bounce_sender} if bounce is not None else set()
+    return Circumstances(
+        mail=mail,
+        bounce_senders=policy.bounce_senders | {identity.bounce_sender} | sender,
+        own_domains=frozenset(map(normalise_domain, guards.own_domains)),
+        max_received=guards.max_received,
+        refused=refused,
     )
 
 
