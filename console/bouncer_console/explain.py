@@ -466,7 +466,9 @@ def _print_recipient(explained: Explained, facts: Facts, *, verbose: bool) -> No
     if verbose:
         known = _facts(facts)
         verdicts = msgspec.structs.asdict(explained.plan.mail.verdicts)
+        states = ", ".join(known.pop("states"))
         rows = [(name, value) for name, value in known.items() if value is not None]
+        rows.append(("states", states))
         rows += [(f"{name} verdict", value or "absent") for name, value in verdicts.items()]
         print_table("", ("fact", "value"), rows)
     tried = explained.trials(facts)
@@ -616,7 +618,7 @@ def replay(
     else:
         _print_replay(report, policy, against)
     if unreadable and not mails:
-        raise typer.Exit(1)
+        fail(f"nothing could be read: {unreadable[0]['error']}")
 
 
 def _print_replay(report: dict[str, Any], policy: Path, against: Path | None) -> None:
