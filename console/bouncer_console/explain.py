@@ -114,12 +114,12 @@ class _StoredBeside:
 
     def __init__(self, size: int | None, eml: Path | None) -> None:
         self._eml = eml
-        self._size = size if size is not None or eml is None else eml.stat().st_size
+        self.known_size = size if size is not None or eml is None else eml.stat().st_size
         self.asked_in_vain = False
 
     def size(self, message_id: str) -> int | None:  # noqa: ARG002
-        self.asked_in_vain = self._size is None
-        return self._size
+        self.asked_in_vain = self.known_size is None
+        return self.known_size
 
     def headers(self, message_id: str) -> tuple[Header, ...] | None:  # noqa: ARG002
         return None if self._eml is None else read_block(self._eml.read_bytes()).headers
@@ -130,6 +130,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 
     planned: Planned
     identity: Identity
+    size: int | None
+    """Bytes, where anybody knows, whether or not a rule asked."""
     size_missed: bool
 
     @property
@@ -170,6 +172,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
             "verdicts": msgspec.structs.asdict(plan.mail.verdicts),
             "dmarc_policy": plan.mail.dmarc_policy or None,
             "headers_whole": plan.mail.headers_whole,
+            "size": self.size,
             "disposition": plan.disposition,
             "suppressed": plan.suppressed,
             "recipients": [
@@ -213,7 +216,6 @@ def _facts(facts: Facts) -> dict[str, Any]:
         "way": facts.way,
         "mailbox": box.address if box else None,
         "states": [state for state in MailboxState if _is_in(facts, state)],
-        "size": facts.size,
         "used_bytes": box.used_bytes if box else None,
         "quota_bytes": box.quota_bytes if box else None,
         "size_limit_bytes": box.size_limit_bytes if box else None,
@@ -288,7 +290,12 @@ class Desk:
             clock=lambda: self.now,
         )
         planned = planner.plan(mail)
-        return Explained(planned=planned, identity=identity, size_missed=store.asked_in_vain)
+        return Explained(
+            planned=planned,
+            identity=identity,
+            size=store.known_size,
+            size_missed=store.asked_in_vain,
+        )
 
     def _directory(self, path: Path) -> Directory:
         if self._table:
@@ -468,7 +475,7 @@ def _print_recipient(explained: Explained, facts: Facts, *, verbose: bool) -> No
         verdicts = msgspec.structs.asdict(explained.plan.mail.verdicts)
         states = ", ".join(known.pop("states"))
         rows = [(name, value) for name, value in known.items() if value is not None]
-        rows.append(("states", states))
+        rows += [("states", states), ("size", explained.size)]
         rows += [(f"{name} verdict", value or "absent") for name, value in verdicts.items()]
         print_table("", ("fact", "value"), rows)
     tried = explained.trials(facts)

@@ -23,6 +23,7 @@ from bouncer.address import domain_of
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.telemetry import TRY_HEADER
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
+from bouncer.settings import stored_prefix
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -30,7 +31,6 @@ from bouncer_console.deployment import (
     RegionOption,
     StackOption,
 )
-from bouncer_console.doctor.account import stored_prefix
 from bouncer_console.output import Json, fail, note, plain_errors, print_json, print_table, say
 
 _POLL_SECONDS = 2.0

@@ -258,8 +258,7 @@ def entry_problems(mailbox: Mailbox) -> Iterator[str]:
 def address_problems(address: str) -> Iterator[str]:
     """Why no mail would ever find an entry under this address."""
     local, domain = split(address)
-    quoted = len(local) > 1 and local[0] == local[-1] == '"'
-    if not quoted and set("*%?") & set(address):
+    if set("*%?") & set(address):
         meant = f"@{domain}" if is_domain(domain) else "@domain"
         yield (
             f"address {address!r} is a pattern, and the directory has none: "
