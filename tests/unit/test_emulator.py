@@ -17,7 +17,7 @@ from bouncer_console.mail import (
     cut_headers,
     lambda_event,
     receive,
-    sns_notification,
+    topic_notice,
 )
 
 NOW = datetime(2015, 10, 1, 13, 48, 54, tzinfo=UTC)
@@ -50,7 +50,7 @@ def test_an_event_has_more_headers_than_a_notification_and_both_have_every_commo
     data = b"".join(b"X-Pad: %s\r\n" % (b"x" * 900) for _ in range(30)) + b"Subject: End\r\n\r\n"
     mail = receive(data, mail_from="", recipients=("a@example.com",))
     event = lambda_event(mail, recipients=mail.recipients, function_arn="arn")
-    told = sns_notification(mail, recipients=mail.recipients, action={"type": "S3"})
+    told = topic_notice(mail, recipients=mail.recipients, action={"type": "S3"})
     whole, cut = event["Records"][0]["ses"]["mail"], told["mail"]
     assert (whole["headersTruncated"], cut["headersTruncated"]) == (False, True)
     assert len(cut["headers"]) < len(whole["headers"])
