@@ -336,7 +336,6 @@ BAD: list[tuple[str, Bounce, str]] = [
         for place, value in [
             ("recipient", bounce(typed(recipient=line))),
             ("bounce_sender", bounce(bounce_sender=line)),
-            ("explanation", bounce(typed(explanation=f"{line}."))),
             ("final_recipient", bounce(written(final_recipient=line))),
             ("remote_mta", bounce(written(remote_mta=f"dns; {line}"))),
             ("diagnostic_code", bounce(written(diagnostic_code=f"smtp; {line}"))),
@@ -535,16 +534,17 @@ def test_what_is_wrong_with_the_whole_bounce_is_no_recipients_fault() -> None:
         ([], ""),
         ([""], ""),
         (["One."], "One."),
-        (["One.", "Two."], "One. Two."),
-        (["Same.", "Same."], "Same."),
-        (["One.", "", "Two.", "One."], "One. Two."),
+        (["One.\r\nMore."], "One.\r\nMore."),
+        (["One.", "Two."], f"{NOBODY}: One.\r\n{NOBODY}: Two."),
+        (["Same.", "Same."], f"{NOBODY}: Same."),
+        (["One.\r\nMore.", "", f"No {NOBODY}."], f"{NOBODY}: One. More.\r\nNo {NOBODY}."),
         (["x" * EXPLANATION_LIMIT], "x" * EXPLANATION_LIMIT),
-        (["x" * 300, "y" * 199], "x" * 300 + " " + "y" * 199),
-        (["x" * 300, "y" * 200], "x" * 300),
-        (["x" * 501], "x" * 497 + "..."),
+        (["x" * 280, "y" * 178], f"{NOBODY}: {'x' * 280}\r\n{NOBODY}: {'y' * 178}"),
+        (["x" * 280, "y" * 179], f"{NOBODY}: {'x' * 280}"),
+        (["x" * 500, "y"], f"{NOBODY}: {'x' * 477}..."),
     ],
 )
-def test_the_call_has_each_recipients_text_once_as_far_as_they_fit(
+def test_each_of_several_recipients_has_a_line_with_its_text_as_far_as_they_fit(
     texts: list[str], explanation: str
 ) -> None:
     value = bounce(*(typed(explanation=text) for text in texts))

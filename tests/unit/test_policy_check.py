@@ -152,9 +152,7 @@ def test_an_outcome_that_makes_sense_is_taken(body: str) -> None:
         ("No {recepient}.", "explanation: no variable is called {recepient}; there are: "),
         ("50 % { off", "explanation: expected '}' before end of string; write {{ and }}"),
         ("{recipient!r}", "explanation: write {recipient} alone, without `!` or `:`"),
-        (r"two\nlines", "explanation: a line break is not allowed: write it as one line"),
         (r"tab\there", "explanation: '\\t' is not allowed: SES takes printable 7-bit ASCII"),
-        ("n\u00e4", "explanation: '\u00e4' is not allowed: SES takes printable 7-bit ASCII"),
         ("x" * 501, "explanation has over 500 characters: shorten it"),
     ],
 )

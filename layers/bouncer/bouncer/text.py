@@ -5,8 +5,7 @@ unchecked: no line breaks (header injection), no control characters, 7 bit, boun
 """
 
 import string
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 VARIABLES: Mapping[str, str] = {
     "recipient": "the envelope recipient",
@@ -23,7 +22,7 @@ VARIABLES: Mapping[str, str] = {
     "rule": "the name of the rule that decided",
 }
 
-_UNITS = ("kB", "MB", "GB", "TB")
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 # The longest value that a variable is filled with: an address (RFC 5321 §4.5.3.1.3).
 _VALUE_LIMIT = 256
@@ -33,11 +32,14 @@ class TextError(ValueError):
     """A text in a policy is wrong; the message says what and how to mend it."""
 
 
-def check_template(text: str) -> None:
+def check_template(text: str, *, lines: bool = False) -> None:
     """Refuse a text that could not be filled or sent.
 
+    Args:
+        lines: whether it may have line breaks.
+
     Raises:
-        TextError: an unknown variable, a stray brace, a line break or a non-ASCII character.
+        TextError: an unknown variable, a stray brace, a control character or a line break.
     """
     try:
         fields = list(string.Formatter().parse(text))
@@ -51,7 +53,8 @@ def check_template(text: str) -> None:
             raise TextError(f"no variable is called {{{name}}}; there are: {known}")
         if spec or conversion:
             raise TextError(f"write {{{name}}} alone, without `!` or `:`")
-    check_line(text)
+    plain = in_ascii(text)
+    check_lines(plain) if lines else check_line(plain)
 
 
 def check_line(text: str) -> None:
@@ -59,27 +62,59 @@ def check_line(text: str) -> None:
     for character in text:
         if character in "\r\n":
             raise TextError("a line break is not allowed: write it as one line")
-        if not character.isascii() or not character.isprintable():
-            raise TextError(
-                f"{character!r} is not allowed: SES takes printable 7-bit ASCII; spell it in ASCII"
-            )
+        _check_character(character)
+
+
+def check_lines(text: str) -> None:
+    """Refuse what may not stand in SendBounce's Explanation: it may have several lines."""
+    for character in text:
+        if character not in "\r\n":
+            _check_character(character)
+
+
+def _check_character(character: str) -> None:
+    if not character.isascii() or not character.isprintable():
+        raise TextError(
+            f"{character!r} is not allowed: SES takes printable 7-bit ASCII; spell it in ASCII"
+        )
+
+
+def in_ascii(text: str) -> str:
+    """A text in the letters that a 7-bit DSN can hold, transliterated where need be.
+
+    Control characters stay, for whoever looks at it to refuse or to clean.
+    """
+    if text.isascii():
+        return text
+    from anyascii import anyascii  # noqa: PLC0415  (only a non-ASCII text has to pay for it)
+
+    return anyascii(text)
 
 
 def clean(value: str, limit: int = _VALUE_LIMIT) -> str:
     """Untrusted text as one line of printable ASCII of at most `limit` characters."""
     if len(value) <= limit and value.isascii() and value.isprintable():
         return " ".join(value.split())
-    folded = unicodedata.normalize("NFKD", value[: limit * 4])
-    line = " ".join("".join(_printable(character) for character in folded).split())
+    plain = in_ascii(value[: limit * 4])
+    line = " ".join("".join(c if c.isprintable() and c.isascii() else " " for c in plain).split())
     return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
 
 
-def _printable(character: str) -> str:
-    if unicodedata.combining(character):
-        return ""  # the accent that NFKD split off its letter
-    if character.isspace() or not character.isprintable():
-        return " "
-    return character if character.isascii() else "?"
+def clean_lines(text: str, limit: int) -> str:
+    """The same of a text that may have several lines, which end in CR LF."""
+    lines = (clean(line, limit) for line in text[: limit * 4].splitlines())
+    return joined_lines(lines, limit)
+
+
+def joined_lines(lines: Iterable[str], limit: int) -> str:
+    """As many of the lines as fit; the first is cut if it does not."""
+    text = ""
+    for line in lines:
+        longer = f"{text}\r\n{line}" if text else line
+        if len(longer) > limit:
+            return text.rstrip() or line[: limit - 3].rstrip() + "..."
+        text = longer
+    return text.rstrip()
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -98,11 +133,30 @@ class _Cleaned(dict[str, str]):
         return clean(self._values.get(name) or "(unknown)")
 
 
-def in_units(size: int | None) -> str:
+def in_units(size: int | None, decimals: int = 1) -> str:
     """Bytes as a person reads them, in decimal units: 999 bytes, 12.3 MB."""
     if size is None:
         return ""
-    if size < 1000:
-        return f"{size} bytes"
-    exponent = min((len(str(size)) - 1) // 3, len(_UNITS))
-    return f"{size / 1000**exponent:.1f} {_UNITS[exponent - 1]}".replace(".0 ", " ")
+    for exponent, unit in enumerate(_UNITS):
+        number = f"{size / 1000**exponent:.{decimals if exponent else 0}f}"
+        # 999,950 is 1000.0 kB when rounded: that is 1 MB.
+        if float(number) < 1000 or unit == _UNITS[-1]:
+            short = number.rstrip("0").rstrip(".") if "." in number else number
+            return f"{short} {unit}"
+    raise AssertionError
+
+
+_EXACT = 4  # decimals with which two sizes that are still alike are written out
+
+
+def apart(sizes: Mapping[str, int | None]) -> dict[str, str]:
+    """Several sizes for one text, so that those that differ read differently.
+
+    25,000,001 bytes and a limit of 25 MB are not "25 MB" both.
+    """
+    wanted = len({*sizes.values()})
+    for decimals in range(1, _EXACT):
+        written = {name: in_units(size, decimals) for name, size in sizes.items()}
+        if len({*written.values()}) == wanted:
+            return written
+    return {name: "" if size is None else f"{size:,} bytes" for name, size in sizes.items()}

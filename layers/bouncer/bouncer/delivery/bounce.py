@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import msgspec
 
 from bouncer.address import split
-from bouncer.text import TextError, check_line
+from bouncer.text import TextError, check_line, check_lines, joined_lines
 
 if TYPE_CHECKING:
     from mypy_boto3_ses.type_defs import SendBounceRequestTypeDef
@@ -273,14 +273,15 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def explanation(self) -> str:
-        """SendBounce has one text a call: the recipients' own, each once, as far as they fit."""
-        text = ""
-        for each in dict.fromkeys(r.explanation for r in self.recipients if r.explanation):
-            longer = f"{text} {each}".strip()
-            if len(longer) > EXPLANATION_LIMIT:
-                return text or each[: EXPLANATION_LIMIT - 3] + "..."
-            text = longer
-        return text
+        """SendBounce has one text a call.
+
+        Of several recipients, each has a line with its address and its own text, as far as
+        they fit; the DSN's fields say the rest.
+        """
+        told = [each for each in self.recipients if each.explanation]
+        if len(told) == 1 and len(self.recipients) == 1:
+            return told[0].explanation
+        return joined_lines(dict.fromkeys(map(_line_of, told)), EXPLANATION_LIMIT)
 
     def check(self) -> None:
         """Hold the bounce against every documented rule of SendBounce.
@@ -293,7 +294,10 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         _check_line("bounce_sender", self.bounce_sender)
         if self.bounce_sender_arn is not None:
             check_arn("bounce_sender_arn", self.bounce_sender_arn)
-        _check_line("explanation", self.explanation)
+        try:
+            check_lines(self.explanation)
+        except TextError as error:
+            raise BounceError(f"explanation: {error}") from error
         if self.message_dsn is not None:
             self.message_dsn.check()
         for recipient in self.recipients:
@@ -315,6 +319,12 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             BounceSenderArn=self.bounce_sender_arn,
         )  # type: ignore[assignment]  # built without its absent members, which a literal cannot be
         return parameters
+
+
+def _line_of(recipient: BouncedRecipient) -> str:
+    """A recipient's text in one line that says whose it is."""
+    text = " ".join(recipient.explanation.split())
+    return text if recipient.recipient in text else f"{recipient.recipient}: {text}"
 
 
 def _without_none(**members: Any) -> dict[str, Any]:

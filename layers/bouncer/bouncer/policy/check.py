@@ -30,7 +30,7 @@ from bouncer.policy.file import (
     RuleSection,
     SendBounceSection,
 )
-from bouncer.text import VARIABLES, TextError, check_template
+from bouncer.text import VARIABLES, TextError, check_template, in_ascii
 
 _RESERVED = frozenset([*GuardName, *OtherReason])
 
@@ -63,8 +63,8 @@ def rules_problems(rules: Iterable[RuleSection]) -> Iterator[tuple[int, str]]:
 def _rule_problems(rule: RuleSection) -> Iterator[str]:
     if rule.action in (Action.BOUNCE, Action.DEFER):
         yield from _outcome_problems(rule)
-        yield from _text_problems("explanation", rule.send_bounce.explanation)
-        if len(rule.send_bounce.explanation or "") > EXPLANATION_LIMIT:
+        yield from _text_problems("explanation", rule.send_bounce.explanation, lines=True)
+        if len(in_ascii(rule.send_bounce.explanation or "")) > EXPLANATION_LIMIT:
             yield f"explanation has over {EXPLANATION_LIMIT} characters: shorten it"
         if rule.recipient_dsn_fields is not None:
             yield from _dsn_problems(rule.recipient_dsn_fields)
@@ -95,9 +95,9 @@ def _outcome_problems(rule: RuleSection) -> Iterator[str]:
         yield "defer is temporary: bounce_type 'TemporaryFailure' or a 4.x.x status"
 
 
-def _text_problems(place: str, text: str | None) -> Iterator[str]:
+def _text_problems(place: str, text: str | None, *, lines: bool = False) -> Iterator[str]:
     try:
-        check_template(text or "")
+        check_template(text or "", lines=lines)
     except TextError as error:
         yield f"{place}: {error}"
 
@@ -113,7 +113,7 @@ def _dsn_problems(fields: RecipientDsnSection) -> Iterator[str]:
         return  # they cannot be filled
     try:
         for name, text in fields.extension_fields.items():
-            check_extension(name, text)
+            check_extension(name, in_ascii(text))
         fields.filled({}, datetime.now(UTC)).check()
     except BounceError as error:
         yield f"recipient_dsn_fields: {error}"
@@ -136,7 +136,7 @@ def _send_bounce_problems(section: SendBounceSection) -> Iterator[str]:
         if dsn.reporting_mta is not None:
             check_typed("reporting_mta", dsn.reporting_mta)
         for name, value in (dsn.extension_fields or {}).items():
-            check_extension(name, value)
+            check_extension(name, in_ascii(value))
             if name.lower() == MARKER.lower():
                 yield f"send_bounce.message_dsn: {name} is set in every bounce already: remove it"
     except BounceError as error:

@@ -26,7 +26,7 @@ from bouncer.policy.file import (
     PolicyFile,
     RuleSection,
 )
-from bouncer.text import clean, fill, in_units
+from bouncer.text import apart, clean_lines, fill, in_ascii
 
 
 class Outcome(StrEnum):
@@ -104,6 +104,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     mail_refusals: dict[str, when.MailTest]
     recipient_tests: dict[str, when.RecipientTest]
     recipient_refusals: dict[str, when.RecipientTest]
+    texts: tuple[str, ...]
+    """Everything that is filled in for a recipient."""
     needs_size_for_text: bool
 
     def tried_on_mail(self, mail: InboundMessage) -> Tried:
@@ -258,9 +260,14 @@ def _bounced(rule: Rule, mail: InboundMessage, facts: Facts) -> BouncedRecipient
         reason=section.name,
         bounce_type=section.bounce_type,
         recipient_arn=section.recipient_arn,
-        explanation=clean(fill(section.send_bounce.explanation or "", values), EXPLANATION_LIMIT),
+        explanation=explained(section.send_bounce.explanation or "", values),
         dsn_fields=None if fields is None else fields.filled(values, facts.now),
     )
+
+
+def explained(template: str, values: Mapping[str, str]) -> str:
+    """A text for people, filled and cleaned."""
+    return clean_lines(fill(in_ascii(template), values), EXPLANATION_LIMIT)
 
 
 def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
@@ -270,6 +277,17 @@ def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
     limits = when.listed(asked, "larger_than") if asked is not None else [when.MAILBOX_LIMIT]
     fixed = [when.parse_size(each) for each in limits if each != when.MAILBOX_LIMIT]
     limit = when.size_limit(box, own=when.MAILBOX_LIMIT in limits, fixed=min(fixed, default=None))
+    sizes = {
+        "size": size,
+        "limit": limit,
+        "quota": box.quota_bytes if box else None,
+        "used": box.used_bytes if box else None,
+    }
+    told = {
+        name: value
+        for name, value in sizes.items()
+        if any(f"{{{name}}}" in text for text in rule.texts)
+    }
     return {
         "recipient": facts.recipient,
         "domain": domain_of(facts.recipient),
@@ -277,10 +295,7 @@ def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
         "subject": next(iter(mail.header_text("Subject")), ""),
         "message_id": mail.message_id,
         "received_at": mail.received_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "size": in_units(size),
-        "limit": in_units(limit),
-        "quota": in_units(box.quota_bytes) if box else "",
-        "used": in_units(box.used_bytes) if box else "",
+        **apart(told),
         "new_address": (box.moved_to or "") if box and box.tell_new_address else "not disclosed",
         "rule": rule.section.name,
     }

@@ -23,7 +23,7 @@ from bouncer.delivery.bounce import (
 )
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
 from bouncer.policy.conditions import Conditions, PolicyError
-from bouncer.text import fill
+from bouncer.text import fill, in_ascii
 
 
 class Mode(StrEnum):
@@ -85,7 +85,7 @@ class RecipientDsnSection(_Section, frozen=True):
     def filled(self, values: Mapping[str, str], now: datetime) -> RecipientDsnFields:
         # Only an extension field has a documented limit; the others are never near it.
         texts = {
-            place: fill(text, values)[:EXTENSION_VALUE_LIMIT]
+            place: fill(in_ascii(text), values)[:EXTENSION_VALUE_LIMIT]
             for place, text in self.texts().items()
         }
         return RecipientDsnFields(

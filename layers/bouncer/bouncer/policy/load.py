@@ -24,6 +24,7 @@ from bouncer.policy.file import (
     SendBounceSection,
     read,
 )
+from bouncer.text import in_ascii
 
 
 def load_file(path: Path) -> Policy:
@@ -107,7 +108,7 @@ def _inherit(rule: RuleSection, send_bounce: SendBounceSection) -> RuleSection:
 
 def _compile(section: RuleSection) -> Rule:
     fields = section.recipient_dsn_fields
-    texts = [section.send_bounce.explanation or "", *(fields.texts().values() if fields else ())]
+    texts = (section.send_bounce.explanation or "", *(fields.texts().values() if fields else ()))
     return Rule(
         section=section,
         envelope=_envelope(section.send_bounce),
@@ -115,13 +116,15 @@ def _compile(section: RuleSection) -> Rule:
         mail_refusals=when.compile_mail_tests(section.unless),
         recipient_tests=when.compile_recipient_tests(section.when),
         recipient_refusals=when.compile_recipient_tests(section.unless),
+        texts=texts,
         needs_size_for_text=any("{size}" in text for text in texts),
     )
 
 
 def _envelope(section: SendBounceSection) -> Envelope:
     dsn = section.message_dsn or MessageDsnSection()
-    fields = {MARKER: "auto-generated", **(dsn.extension_fields or {})}
+    own = {name: in_ascii(value) for name, value in (dsn.extension_fields or {}).items()}
+    fields = {MARKER: "auto-generated", **own}
     return Envelope(
         bounce_sender=section.bounce_sender,
         bounce_sender_arn=section.bounce_sender_arn,
