@@ -79,6 +79,12 @@ _PAT = "pat@sender.example"
 STORIES: tuple[Story, ...] = (
     Story(name="unknown-recipient", mail_from=_PAT, expected=(_unknown("nobody@example.com"),)),
     Story(
+        name="accepted-postmaster",
+        mail_from=_PAT,
+        expected=(_accept("postmaster@example.com", "postmaster-and-abuse"),),
+        disposition="CONTINUE",
+    ),
+    Story(
         name="over-quota",
         mail_from=_PAT,
         expected=(_bounce("full@example.com", "over-quota", "ExceededQuota", "5.2.2"),),

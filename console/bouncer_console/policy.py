@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.file import json_schema, validator_schema
 from bouncer.policy.load import load_file
-from bouncer.policy.review import review
+from bouncer.policy.review import SampleText, review, sample_texts, unreachable
 from bouncer_console.checkout import DEFAULT_POLICY
 from bouncer_console.deployment import (
     DEFAULT_STACK,
@@ -32,14 +32,22 @@ def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
     """Say what is wrong in a policy, with the place and the mend; the exit status is 1 then."""
     problems: list[str] = []
     hints: list[str] = []
+    texts: list[SampleText] = []
     with plain_errors():
         try:
-            hints = [f"{file}: {each}" for each in review(load_file(file))]
+            policy = load_file(file)
+            hints = [f"{file}: {each}" for each in (*review(policy), *unreachable(policy))]
+            texts = sample_texts(policy)
         except PolicyError as error:
             problems = str(error).splitlines()
     if as_json:
-        print_json({"ok": not problems, "errors": problems, "warnings": hints})
+        shown = {each.place: each.text for each in texts}
+        print_json({"ok": not problems, "errors": problems, "warnings": hints, "texts": shown})
     else:
+        for each in texts:
+            spelt = " (in letters that a bounce can hold)" if each.transliterated else ""
+            say(f"{each.place}, as an example's sender reads it{spelt}:")
+            say("    " + "\n    ".join(each.text.splitlines()))
         for hint in hints:
             say(f"warning: {hint}", "yellow")
         if not problems:

@@ -23,7 +23,7 @@ from bouncer.policy.file import (
     validator_schema,
 )
 from bouncer.policy.load import load
-from tests.unit.builders import SHIPPED_POLICY, policy_text
+from tests.unit.builders import SHIPPED_POLICY, policy_text, rule
 
 SHIPPED = SHIPPED_POLICY.read_text("utf-8")
 
@@ -129,13 +129,13 @@ def test_the_smallest_policy_accepts_everything_with_every_default() -> None:
 
 def test_every_word_of_the_format_is_read() -> None:
     file, _ = read(EVERYTHING, "p.toml")
-    rule = file.rules[0]
-    unused = [name for name, value in _leaves(rule) if value is None]
+    first = file.rules[0]
+    unused = [name for name, value in _leaves(first) if value is None]
     assert unused == ["bounce_type"], "recipient_dsn_fields stands in its place"
     assert file.mailboxes is not None
     said = {name for box in file.mailboxes.values() for name, _ in _said(box)}
     assert said == set(MailboxSection.__struct_fields__)
-    assert {name for name, _ in rule.when.given()} == set(Conditions.__struct_fields__)
+    assert {name for name, _ in first.when.given()} == set(Conditions.__struct_fields__)
 
 
 def _leaves(section: msgspec.Struct) -> list[tuple[str, Any]]:
@@ -163,17 +163,20 @@ def test_the_mark_that_windows_editors_put_first_is_no_part_of_the_policy(text: 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("version = \n", "cannot be read: Invalid value (at line 1, column 11)"),
-        ("version = 1\nversion = 1", "cannot be read: Cannot overwrite a value"),
-        ("[[rules]\n", "cannot be read: Expected ']]'"),
-        ('{"version": 1', "cannot be read: Input data was truncated"),
-        ('{"version": 1} x', "cannot be read: JSON is malformed"),
-        ("[1]", "Object contains unknown field `1`; remove it"),
-        ("", "Object missing required field `version`"),
+        ("version = \n", ":1: cannot be read: Invalid value (at line 1, column 11)"),
+        ("version = 1\nversion = 1", ":2: cannot be read: Cannot overwrite a value"),
+        ("[[rules]\n", ":1: cannot be read: Expected ']]'"),
+        ('version = 1\nmode = "observe\n# "\n', ":2: cannot be read: a quote that is opened"),
+        ("version = 1\nmode = 'observe\n", ":2: cannot be read: a quote that is opened here"),
+        ('mode = """observe\n\n\n', ":1: cannot be read: a quote that is opened here is not"),
+        ('{"version": 1', ": cannot be read: Input data was truncated"),
+        ('{"version": 1} x', ": cannot be read: JSON is malformed"),
+        ("[1]", ": Object contains unknown field `1`; remove it"),
+        ("", ": Object missing required field `version`"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_place(text: str, reason: str) -> None:
-    assert error_of(text, "some/policy.toml").startswith(f"some/policy.toml: {reason}")
+    assert error_of(text, "some/policy.toml").startswith(f"some/policy.toml{reason}")
 
 
 ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
@@ -304,6 +307,66 @@ def test_an_error_in_a_rule_names_the_line_where_the_rule_begins(line: str, erro
     message = error_of(THREE_RULES.format(line=line))
     assert message.startswith("policy.toml:8: ")
     assert message.endswith(error)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[[rules]]",
+        "[[rules]]  # comment",
+        "[[ rules ]]",
+        "\t[[rules]]\t",
+        '[["rules"]]',
+        "[['rules']] # [[rules]]",
+    ],
+)
+@pytest.mark.parametrize(
+    "above",
+    [
+        "",
+        "# [[rules]]\n",
+        'explanation = """\n[[rules]]\n"""\n',
+        "explanation = '''\n[[rules]]\n'''\n",
+        'explanation = "a # b"\n',
+    ],
+)
+def test_the_line_of_a_rule_is_found_whatever_stands_around_it(header: str, above: str) -> None:
+    first = f'{header}\nname = "one"\naction = "drop"\nwhen.spam = "FAIL"\n'
+    before = f"version = 1\n{first}{above}\n"
+    text = before + f'{header}\nname = "two"\nwhen.virsu = "FAIL"\naction = "drop"\n{ACCEPT}'
+    line = before.count("\n") + 1
+    assert error_of(text).startswith(f"policy.toml:{line}: Object contains unknown field `virsu`")
+
+
+def test_every_error_of_the_shape_is_said_with_its_line() -> None:
+    text = (
+        'version = 1\nmood = "enforce"\n'
+        '[[rules]]\nname = "a"\naction = "dorp"\nwhen.size = "1 MB"\n'
+        '[[rules]]\nname = "b"\n'
+        '[[rules]]\nname = "c"\naction = "drop"\nwhen.spam = 1\ndry_run = "x"\n' + ACCEPT
+    )
+    lines = error_of(text).splitlines()
+    assert sorted(line.partition(" - at ")[0] for line in lines) == [
+        "policy.toml: Object contains unknown field `mood`; did you mean `mode`?",
+        "policy.toml:3: Invalid enum value 'dorp'",
+        "policy.toml:3: Object contains unknown field `size`",
+        "policy.toml:7: Object missing required field `action`",
+        "policy.toml:9: Expected `bool`, got `str`",
+        "policy.toml:9: Expected `str | array | null`, got `int`",
+    ]
+
+
+def test_what_other_systems_call_otherwise_is_named() -> None:
+    text = 'version = 1\n[[rules]]\nname = "a"\naction = "drop"\nwhen.size = "1 MB"\n' + ACCEPT
+    assert error_of(text).endswith("it is called `larger_than`")
+
+
+def test_a_rule_below_the_one_for_everyone_is_to_be_moved_up() -> None:
+    text = "version = 1" + ACCEPT + rule('action = "drop"\nwhen.spam = "FAIL"', "spam")
+    assert error_of(text) == (
+        'policy.toml:6: rules[1] "spam": never decides: "accept" above has no conditions; '
+        "move this rule up, above it"
+    )
 
 
 def test_an_error_in_json_names_the_path_without_a_line() -> None:

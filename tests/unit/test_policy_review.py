@@ -3,8 +3,8 @@
 import pytest
 
 from bouncer.policy.load import load
-from bouncer.policy.review import review
-from tests.unit.builders import SHIPPED_POLICY, bounce_rule, policy, rule
+from bouncer.policy.review import review, sample_texts, unreachable
+from tests.unit.builders import SHIPPED_POLICY, UNKNOWN_BOUNCES, bounce_rule, policy, rule
 
 
 def warnings(rules: str, top: str = "", end: str = "") -> list[str]:
@@ -15,7 +15,10 @@ def drop(conditions: str, name: str) -> str:
     return rule('action = "drop"\n' + conditions, name)
 
 
-SHADOWED = 'rules "later": never decides: whatever it is for, "earlier" above has decided before'
+SHADOWED = (
+    'rules "later": never decides: whatever it is for, "earlier" above has decided before; '
+    "move it up"
+)
 
 
 def test_the_shipped_policy_is_not_odd() -> None:
@@ -108,7 +111,8 @@ def test_a_rule_that_may_still_decide_is_not_reported(earlier: str, later: str) 
 
 def test_a_rule_below_one_without_conditions_is_reported_up_to_the_last() -> None:
     assert warnings(drop("", "all")) == [
-        'rules "accept": never decides: whatever it is for, "all" above has decided before'
+        'rules "accept": never decides: whatever it is for, "all" above has decided before; '
+        "move it up"
     ]
 
 
@@ -117,7 +121,7 @@ def test_a_shadowed_rule_of_one_domain_names_the_domain() -> None:
     end = '[domains."example.org".rules.earlier]\nwhen.mailbox = "known"'
     assert warnings(rules, end=end) == [
         'domains."example.org".rules "later": never decides: whatever it is for, '
-        '"earlier" above has decided before'
+        '"earlier" above has decided before; move it up'
     ]
 
 
@@ -222,3 +226,60 @@ def test_what_holds_for_every_domain_is_said_of_each_once() -> None:
         'rules "odd": bounces nothing: a null sender is never answered',
         'domains."example.org".rules "odd": bounces nothing: a null sender is never answered',
     ]
+
+
+# --- Who must be reachable -------------------------------------------------------------------
+
+
+def test_the_shipped_policy_takes_mail_for_postmaster_and_abuse() -> None:
+    assert unreachable(load(SHIPPED_POLICY.read_text("utf-8"))) == []
+
+
+REACHABLE = rule('action = "accept"\nwhen.recipient = ["postmaster@*", "abuse@*"]', "reachable")
+
+
+@pytest.mark.parametrize(
+    ("rules", "refused"),
+    [
+        (UNKNOWN_BOUNCES, ["postmaster", "abuse"]),
+        (REACHABLE + UNKNOWN_BOUNCES, []),
+        (UNKNOWN_BOUNCES + REACHABLE, ["postmaster", "abuse"]),
+        (REACHABLE.replace('"abuse@*"', '"x@*"') + UNKNOWN_BOUNCES, ["abuse"]),
+        (UNKNOWN_BOUNCES.replace("action =", "dry_run = true\naction ="), []),
+        (drop('when.virus = "FAIL"', "virus"), []),
+        ("", []),
+    ],
+)
+def test_a_policy_that_refuses_postmaster_or_abuse_is_warned_of(
+    rules: str, refused: list[str]
+) -> None:
+    found = unreachable(policy(rules))
+    assert [warning.partition("refuses ")[2].partition("@")[0] for warning in found] == refused
+
+
+def test_a_domain_that_refuses_postmaster_is_named() -> None:
+    rules = REACHABLE + UNKNOWN_BOUNCES
+    off = '[domains."example.org".rules.reachable]\nenabled = false'
+    warning, _ = unreachable(policy(rules, end=off))
+    assert warning.startswith('domains."example.org".rules "unknown-recipient": refuses postmaster')
+
+
+# --- What a sender reads ---------------------------------------------------------------------
+
+
+def test_each_text_is_shown_as_its_sender_reads_it() -> None:
+    german = (
+        '[domains."example.org".rules.unknown-recipient]\n'
+        'explanation = "F\u00fcr {recipient} gibt es kein Postfach."'
+    )
+    shared, own = sample_texts(policy(UNKNOWN_BOUNCES, end=german))
+    assert (shared.place, shared.text, shared.transliterated) == (
+        'rules "unknown-recipient"',
+        "There is no mailbox alex@example.com here.",
+        False,
+    )
+    assert (own.place, own.text, own.transliterated) == (
+        'domains."example.org".rules "unknown-recipient"',
+        "Fur alex@example.org gibt es kein Postfach.",
+        True,
+    )

@@ -22,8 +22,21 @@ from tests.integration.console.builders import (
 
 
 def test_the_shipped_policy_is_good() -> None:
-    assert printed_json("policy", "check") == {"ok": True, "errors": [], "warnings": []}
+    report = printed_json("policy", "check")
+    assert (report["ok"], report["errors"], report["warnings"]) == (True, [], [])
     assert "is a good policy" in text_of("policy", "check")
+
+
+def test_the_texts_are_shown_as_a_sender_reads_them(tmp_path: Path) -> None:
+    spoken = POLICY.replace(
+        '"DoesNotExist"', '"DoesNotExist"\nexplanation = "Kein Postfach für {recipient}."'
+    )
+    path = file(tmp_path, "policy.toml", spoken)
+    (text,) = printed_json("policy", "check", path)["texts"].values()
+    assert text == "Kein Postfach fur alex@example.com."
+    shown = text_of("policy", "check", path)
+    assert text in shown
+    assert "in letters that a bounce can hold" in shown
 
 
 def test_a_bad_policy_is_refused_with_every_mistake(tmp_path: Path) -> None:
@@ -57,8 +70,9 @@ def test_what_can_hardly_be_meant_is_a_warning_and_no_error(tmp_path: Path) -> N
     path = file(tmp_path, "policy.toml", twice + last)
     report = printed_json("policy", "check", path)
     assert report["ok"]
-    (warning,) = report["warnings"]
-    assert "never decides" in warning
+    never, *unreachable = report["warnings"]
+    assert "never decides" in never
+    assert ["postmaster@" in unreachable[0], "abuse@" in unreachable[1]] == [True, True]
     assert "warning:" in bouncer("policy", "check", path).stdout
 
 

@@ -43,6 +43,7 @@ def rules_problems(rules: Iterable[RuleSection]) -> Iterator[tuple[int, str]]:
     """
     names: set[str] = set()
     last: tuple[int, RuleSection] | None = None
+    for_everyone: RuleSection | None = None
     for index, rule in enumerate(rules):
         if rule.name in names:
             yield index, "another rule has this name; reason codes are unique"
@@ -52,12 +53,24 @@ def rules_problems(rules: Iterable[RuleSection]) -> Iterator[tuple[int, str]]:
         if rule.enabled:
             last = index, rule
             yield from ((index, problem) for problem in _rule_problems(rule))
-    if last is None or any(last[1].when.given()) or any(last[1].unless.given()):
+            if not _conditions(rule):
+                for_everyone = for_everyone or rule
+    if last is not None and for_everyone is not None and _conditions(last[1]):
+        yield (
+            last[0],
+            f'never decides: "{for_everyone.name}" above has no conditions; '
+            "move this rule up, above it",
+        )
+    elif for_everyone is None:
         yield (
             last[0] if last else 0,
             "the last rule must have no conditions, so that every recipient is decided: "
             'end with name = "accept", action = "accept"',
         )
+
+
+def _conditions(rule: RuleSection) -> bool:
+    return any(rule.when.given()) or any(rule.unless.given())
 
 
 def _rule_problems(rule: RuleSection) -> Iterator[str]:

@@ -23,6 +23,7 @@ from bouncer.delivery.bounce import (
 )
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
 from bouncer.policy.conditions import Conditions, PolicyError
+from bouncer.policy.places import rule_lines, unclosed_string
 from bouncer.text import fill, in_ascii
 
 
@@ -215,10 +216,28 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
         PolicyError: it cannot be parsed, or something in it is unknown or of the wrong type.
     """
     raw = _parse(text, origin)
-    try:
-        return msgspec.convert(raw, PolicyFile), raw
-    except msgspec.ValidationError as error:
-        raise PolicyError(f"{origin}{_line(text, str(error))}: {_with_mend(str(error))}") from error
+    errors: list[str] = []
+    rest: Any = raw
+    mended: set[str] = set()
+    # msgspec stops at the first error, so what is wrong is taken out until nothing is.
+    for _ in range(_ERRORS_AT_MOST):
+        try:
+            file = msgspec.convert(rest, PolicyFile)
+        except msgspec.ValidationError as error:
+            found = _Wrong.of(str(error))
+            # What is missing where something was taken out is no second mistake.
+            if not (found.missing and found.table in mended):
+                errors.append(f"{origin}{_line(text, str(error))}: {_with_mend(str(error))}")
+            mended.add(found.table)
+            rest = found.taken_out_of(rest)
+        else:
+            if not errors:
+                return file, raw
+            break
+    raise PolicyError("\n".join(dict.fromkeys(errors)))
+
+
+_ERRORS_AT_MOST = 50
 
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
@@ -228,22 +247,92 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
             decoded: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
             return decoded
         return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        unclosed = unclosed_string(text)
+        found = re.search(r"\(at line ([0-9]+), column [0-9]+\)", str(error))
+        if unclosed is not None and (found is None or int(found[1]) >= unclosed):
+            raise PolicyError(
+                f"{origin}:{unclosed}: cannot be read: a quote that is opened here is not closed"
+            ) from error
+        line = f":{found[1]}" if found else f":{text.count(chr(10)) + 1}"
+        raise PolicyError(f"{origin}{line}: cannot be read: {error}") from error
     except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise PolicyError(f"{origin}: cannot be read: {error}") from error
 
 
 _PATH = re.compile(r"at `\$\.?(?P<path>[^`]*)`")
+_UNKNOWN_FIELD = re.compile(r"unknown field `([^`]*)`")
+_RULE_INDEX = re.compile(r"rules\[([0-9]+)\]")
 
 
 def _line(text: str, error: str) -> str:
-    """`:LINE` of the `[[rules]]` table that a schema error points into, if it is one."""
+    """`:LINE` of the `[[rules]]` table that an error points into, if it is one."""
     found = _PATH.search(error)
-    index = re.match(r"rules\[([0-9]+)\]", found["path"]) if found else None
-    if index is None:
-        return ""
-    tables = [n for n, line in enumerate(text.splitlines(), 1) if line.strip() == "[[rules]]"]
-    number = int(index[1])
-    return f":{tables[number]}" if number < len(tables) else ""
+    index = _RULE_INDEX.match(found["path"]) if found else None
+    return line_of_rule(text, int(index[1])) if index else ""
+
+
+def line_of_rule(text: str, index: int) -> str:
+    """`:LINE` where a rule begins; "" in JSON and in an inline table."""
+    lines = rule_lines(text)
+    return f":{lines[index]}" if index < len(lines) else ""
+
+
+class _Wrong(msgspec.Struct, frozen=True):
+    """What an error is about."""
+
+    steps: tuple[str | int, ...]
+    """The way to it; empty for the whole file."""
+    missing: str | None
+    """The name of a required field that is not there."""
+
+    @classmethod
+    def of(cls, error: str) -> "_Wrong":
+        found = _PATH.search(error)
+        steps: list[str | int] = [
+            int(step[1:-1]) if re.fullmatch(r"\[[0-9]+\]", step) else step
+            for step in re.findall(r"\[[^]]*\]|[^.\[\]]+", found["path"] if found else "")
+        ]
+        if "[...]" in steps:
+            # A key of its own choosing (a domain, a mailbox): its section is left out whole.
+            return cls(tuple(steps[: steps.index("[...]")]), None)
+        if unknown := _UNKNOWN_FIELD.search(error):
+            steps.append(unknown[1])
+        missing = re.search(r"missing required field `([^`]*)`", error)
+        return cls(tuple(steps), missing[1] if missing else None)
+
+    @property
+    def table(self) -> str:
+        """The table that it is in."""
+        return str(self.steps if self.missing else self.steps[:-1])
+
+    def taken_out_of(self, raw: Any) -> Any:
+        """The tables without it.
+
+        A rule that lacks something stays as one that cannot be wrong, so that those after it
+        keep their places.
+        """
+        if self.missing and not self.steps:
+            return {**raw, self.missing: {"version": 1, "rules": []}.get(self.missing)}
+        return _pruned(raw, self.steps) if self.steps else raw
+
+
+def _pruned(raw: Any, steps: tuple[str | int, ...]) -> Any:
+    step, *rest = steps
+    if isinstance(raw, list) and isinstance(step, int) and step < len(raw):
+        if rest:
+            inner = [_pruned(raw[step], tuple(rest))]
+        else:
+            inner = [_NOTHING_WRONG] if isinstance(raw[step], dict) else []
+        return [*raw[:step], *inner, *raw[step + 1 :]]
+    if not isinstance(raw, dict) or step not in raw:
+        return raw
+    if not rest:
+        return {key: value for key, value in raw.items() if key != step}
+    return {**raw, step: _pruned(raw[step], tuple(rest))}
+
+
+_NOTHING_WRONG = {"name": "left-out", "action": "accept", "enabled": False}
 
 
 def _with_mend(error: str) -> str:
@@ -252,12 +341,36 @@ def _with_mend(error: str) -> str:
         path = re.sub(r"\[[^]]*\]", "", found["path"])
         choices = next((kind for end, kind in _CHOICES if path.endswith(end)), ())
         return f"{error}; write one of {', '.join(choices)}" if choices else error
-    unknown = re.search(r"unknown field `([^`]*)`", error)
+    unknown = _UNKNOWN_FIELD.search(error)
     if unknown is None:
         return error
+    if unknown[1].lower() in _OTHER_NAMES:
+        return f"{error}; it is called `{_OTHER_NAMES[unknown[1].lower()]}`"
     names = {name for section in _SECTIONS for name in section.__struct_fields__}
     close = difflib.get_close_matches(unknown[1], names, n=1)
     return f"{error}; did you mean `{close[0]}`?" if close else f"{error}; remove it"
+
+
+_OTHER_NAMES = {
+    "size": "larger_than",
+    "max_size": "larger_than",
+    "from": "sender",
+    "mail_from": "sender",
+    "to": "recipient",
+    "rcpt_to": "recipient",
+    "recipients": "recipient",
+    "subject": "header.Subject",
+    "headers": "header",
+    "time": "time_of_day",
+    "hours": "time_of_day",
+    "state": "mailbox",
+    "text": "explanation",
+    "message": "explanation",
+    "type": "bounce_type",
+    "if": "when",
+    "conditions": "when",
+}
+"""What a person may call it, and what it is called."""
 
 
 _SECTIONS: tuple[type[msgspec.Struct], ...] = (

@@ -1,5 +1,6 @@
 """Reading a policy: the file, checked, inherited, compiled; every mistake named with its mend."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bouncer.policy.file import (
     MessageDsnSection,
     RuleSection,
     SendBounceSection,
+    line_of_rule,
     read,
 )
 from bouncer.text import in_ascii
@@ -64,7 +66,8 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         by_domain[normalise_domain(domain)] = _rules(overridden, send_bounce, place, problems)
     mailboxes = _static_mailboxes(file.mailboxes, raw.get("mailboxes"), problems)
     if problems:
-        raise PolicyError("\n".join(f"{origin}: {each}" for each in dict.fromkeys(problems)))
+        placed = (f"{origin}{_line(text, each)}: {each}" for each in dict.fromkeys(problems))
+        raise PolicyError("\n".join(placed))
     rules = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
     return Policy(
         file=file,
@@ -73,6 +76,11 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         mailboxes=mailboxes,
         bounce_senders=frozenset(filter(None, (rule.envelope.bounce_sender for rule in rules))),
     )
+
+
+def _line(text: str, problem: str) -> str:
+    found = re.match(r"rules\[([0-9]+)\]", problem)
+    return line_of_rule(text, int(found[1])) if found else ""
 
 
 def _rules(

@@ -1,13 +1,18 @@
 """What in a valid policy can hardly be meant: rules that never decide, bounces never sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from bouncer.address import split
 from bouncer.guards import GuardName
+from bouncer.headers import Header
 from bouncer.mailboxes import MailboxState
-from bouncer.policy.conditions import MAILBOX_LIMIT, Conditions, listed, parse_size
-from bouncer.policy.decide import Policy
+from bouncer.message import InboundMessage, Verdicts
+from bouncer.policy.conditions import MAILBOX_LIMIT, Conditions, Facts, listed, parse_size
+from bouncer.policy.decide import Decision, Policy, decide, explained
 from bouncer.policy.file import Action, RuleSection
 
 # Every state but the two unknown ones is also known.
@@ -42,10 +47,113 @@ def review(policy: Policy) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+# --- Who must be reachable -------------------------------------------------------------------
+
+_REACHABLE = ("postmaster", "abuse")
+
+
+def unreachable(policy: Policy) -> list[str]:
+    """Warnings for role addresses that the policy refuses where the directory lacks them.
+
+    RFC 5321 §4.5.1 has every domain take mail for postmaster, RFC 2142 for abuse.
+    """
+    domains = {"rules": _ANY_DOMAIN} | {
+        f'domains."{domain}".rules': domain for domain in policy.by_domain
+    }
+    return [
+        f'{place} "{decided.reason}": refuses {role}@ where it is no mailbox: begin with a rule of '
+        f'when.recipient = "{role}@*", action = "accept" (RFC 5321 section 4.5.1, RFC 2142)'
+        for place, domain in domains.items()
+        for role in _REACHABLE
+        for decided in [_decided(policy, f"{role}@{domain}")]
+        if not decided.delivered
+    ]
+
+
+_ANY_DOMAIN = "any.example"
+
+
+def _decided(policy: Policy, recipient: str) -> Decision:
+    """What becomes of an ordinary mail to an address that the directory lacks."""
+    now = datetime.now(UTC)
+    mail = InboundMessage(
+        message_id="example",
+        received_at=now,
+        source="pat@sender.example",
+        recipients=(recipient,),
+        headers=(Header("Subject", "Hello"), Header("Message-ID", "<1@sender.example>")),
+        verdicts=Verdicts(spam="PASS", virus="PASS", spf="PASS", dkim="PASS", dmarc="PASS"),
+    )
+    (decided,) = decide(policy, mail, [Facts(recipient=recipient, mailbox=None, now=now, size=9)])
+    return decided
+
+
+# --- What a sender reads ---------------------------------------------------------------------
+
+
+class SampleText(msgspec.Struct, frozen=True, kw_only=True):
+    """An explanation as an example's sender reads it."""
+
+    place: str
+    """The rule that it is of, such as `rules "too-large"`."""
+    text: str
+    transliterated: bool
+    """Whether the policy has it in letters that a 7-bit DSN cannot hold."""
+
+
+SAMPLE_VALUES: Mapping[str, str] = {
+    "recipient": "alex@example.com",
+    "domain": "example.com",
+    "sender": "pat@sender.example",
+    "subject": "Lunch on Friday",
+    "message_id": "o3vrnil0e2ic28trm7dfhrc2v0clambda4nbp0g1",
+    "received_at": "2026-11-21 09:00:00 UTC",
+    "size": "31.4 MB",
+    "limit": "25 MB",
+    "quota": "1 GB",
+    "used": "999.5 MB",
+    "new_address": "alex@example.net",
+}
+
+
+def sample_texts(policy: Policy) -> list[SampleText]:
+    """Each explanation of the policy, filled in with an example; a domain's only if its own."""
+    samples: list[SampleText] = []
+    shared = {_explanation(rule.section) for rule in policy.shared}
+    for domain, rules in (("", policy.shared), *policy.by_domain.items()):
+        values = dict(SAMPLE_VALUES)
+        if domain:
+            values |= {"domain": domain, "recipient": f"alex@{domain}"}
+        for rule in rules:
+            text = _explanation(rule.section)
+            if not text or (domain and text in shared):
+                continue
+            place = f'domains."{domain}".rules' if domain else "rules"
+            samples.append(
+                SampleText(
+                    place=f'{place} "{rule.section.name}"',
+                    text=explained(text, values | {"rule": rule.section.name}),
+                    transliterated=not text.isascii(),
+                )
+            )
+    return samples
+
+
+def _explanation(rule: RuleSection) -> str:
+    bounces = rule.action in (Action.BOUNCE, Action.DEFER)
+    return (rule.send_bounce.explanation or "") if bounces else ""
+
+
+# --- Rules -----------------------------------------------------------------------------------
+
+
 def _shadowed(rule: RuleSection, earlier: Sequence[RuleSection]) -> Iterator[str]:
     for other in earlier:
         if _covers(other, rule):
-            yield f'never decides: whatever it is for, "{other.name}" above has decided before'
+            yield (
+                f'never decides: whatever it is for, "{other.name}" above has decided before; '
+                "move it up"
+            )
             return
 
 
