@@ -29,6 +29,12 @@ class Stopped(msgspec.Struct, frozen=True):
 
 NULL = GuardName.NULL_SENDER
 EXPECTED = {
+    "dsn-with-ordinary-sender-from-mailer-daemon": Stopped(GuardName.REPORT),
+    "dsn-with-ordinary-sender-from-nobody": Stopped(GuardName.REPORT),
+    "dsn-with-ordinary-sender-from-postmaster": Stopped(GuardName.REPORT),
+    "dsn-with-a-second-return-path": Stopped(GuardName.REPORT),
+    "response-suppressed-with-semicolons": Stopped(GuardName.RESPONSE_SUPPRESSED),
+    "forged-sender-signed-by-a-colleague-of-it": Stopped(GuardName.UNPROVEN_SENDER),
     "auto-notified-by-sieve": Stopped(GuardName.AUTO_SUBMITTED),
     "auto-reply-challenge-response": Stopped(GuardName.AUTO_SUBMITTED),
     "auto-reply-of-a-webform": Stopped(GuardName.AUTO_SUBMITTED),
