@@ -364,7 +364,7 @@ def test_what_other_systems_call_otherwise_is_named() -> None:
 def test_a_rule_below_the_one_for_everyone_is_to_be_moved_up() -> None:
     text = "version = 1" + ACCEPT + rule('action = "drop"\nwhen.spam = "FAIL"', "spam")
     assert error_of(text) == (
-        'policy.toml:6: rules[1] "spam": never decides: "accept" above has no conditions; '
+        'policy.toml:5: rules[1] "spam": never decides: "accept" above has no conditions; '
         "move this rule up, above it"
     )
 

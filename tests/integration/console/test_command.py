@@ -90,7 +90,7 @@ def test_a_note_is_one_line_however_long_it_is(tmp_path: Path) -> None:
     event = file(tmp_path, "event.json", ses_event(NOBODY))
     (note,) = bouncer("explain", event).stderr.splitlines()
     assert note.startswith("No mailboxes were named")
-    assert note.endswith("(see --mailboxes, --table).")
+    assert note.endswith("(see --mailboxes, --stack, --table).")
 
 
 def test_the_json_of_every_state_can_be_read_back(stack: Stack, dynamodb: DynamoDBClient) -> None:
