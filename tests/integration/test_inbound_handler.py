@@ -255,6 +255,29 @@ def test_whom_nobody_may_answer_is_not_answered(
     assert site.printed.counts[f"BounceSuppressed:{reason}"] == 1
 
 
+def test_a_bounce_sender_is_never_told_of_and_the_ledger_and_the_record_say_so(
+    site: Site,
+) -> None:
+    """Somebody, often a robot, answered a bounce: who else stands in the mail is told of."""
+    assert site.mail(BOUNCE_SENDER, NOBODY) == "STOP_RULE_SET"
+    (call,) = site.ses.calls
+    assert recipients_of(call) == [NOBODY]
+    assert (site.state(BOUNCE_SENDER), site.state(NOBODY)) == ("suppressed", "sent")
+    assert site.printed.counts["BounceSuppressed:bounce-sender-recipient"] == 1
+    line = site.printed.line("mail handled")
+    assert {each["state"] for each in line["recipients"]} == {"suppressed", "sent"}
+    record = stored(site.dynamodb, BOUNCES, pk="message#msg1", sk="mail")
+    assert BOUNCE_SENDER in record["recipients"]
+    assert NOBODY in record["recipients"]
+
+
+def test_a_mail_to_the_bounce_sender_alone_ends_in_silence(site: Site) -> None:
+    assert site.mail(BOUNCE_SENDER) == "STOP_RULE_SET"
+    assert site.ses.calls == []
+    assert site.state(BOUNCE_SENDER) == "suppressed"
+    assert site.printed.line("mail handled")["suppressed"] == "bounce-sender-recipient"
+
+
 def test_truncated_headers_are_read_again_from_the_stored_mail(site: Site) -> None:
     put_mail(site.s3, "msg1", b"From: pat@sender.example\r\nPrecedence: bulk\r\n\r\n")
     site.mail(NOBODY, headers_truncated=True)

@@ -36,6 +36,7 @@ EXPECTED = {
     "response-suppressed-with-semicolons": Stopped(GuardName.RESPONSE_SUPPRESSED),
     "forged-sender-signed-by-a-colleague-of-it": Stopped(GuardName.UNPROVEN_SENDER),
     "auto-notified-by-sieve": Stopped(GuardName.AUTO_SUBMITTED),
+    "auto-replied-below-a-line-that-is-no-field": Stopped(GuardName.AUTO_SUBMITTED),
     "auto-reply-challenge-response": Stopped(GuardName.AUTO_SUBMITTED),
     "auto-reply-of-a-webform": Stopped(GuardName.AUTO_SUBMITTED),
     "bounce-qmail": Stopped(NULL),

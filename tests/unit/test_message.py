@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from bouncer.headers import Header
@@ -13,7 +14,9 @@ from bouncer.message import (
     Verdicts,
     parse_event,
 )
-from tests.unit.builders import NOBODY, SENDER, event, mail
+from bouncer.plan import Disposition
+from bouncer.proof import is_proven, prove
+from tests.unit.builders import NOBODY, SENDER, event, mail, plan, policy, rule
 
 
 def read(**parts: Any) -> InboundMessage:
@@ -290,3 +293,145 @@ def test_header_names_have_no_case_and_every_occurrence_is_found_in_order() -> N
     message = mail("X-Loop: one", "Subject: x", "x-loop: two", "X-LOOP: three", "X-Loops: no")
     assert message.header("x-LOOP") == ["one", "two", "three"]
     assert message.header("X-Absent") == []
+
+
+# --- What an event may lack -------------------------------------------------------------------
+
+MAY_BE_NULL = {
+    "mail": ["source", "headers", "headersTruncated", "commonHeaders"],
+    "receipt": [
+        "spamVerdict",
+        "virusVerdict",
+        "spfVerdict",
+        "dkimVerdict",
+        "dmarcVerdict",
+        "dmarcPolicy",
+        "action",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "member"), [(part, member) for part, names in MAY_BE_NULL.items() for member in names]
+)
+def test_a_member_that_is_null_reads_as_absent(part: str, member: str) -> None:
+    absent = read(mail={"source": SENDER})
+    if member == "source":
+        absent = msgspec.structs.replace(absent, source="")
+    assert read(**{part: {member: None}}) == absent
+
+
+@pytest.mark.parametrize("name", ["spam", "virus", "spf", "dkim", "dmarc"])
+@pytest.mark.parametrize("verdict", [{}, {"status": None}], ids=["no status", "null"])
+def test_a_verdict_without_a_status_is_proof_of_nothing(name: str, verdict: object) -> None:
+    assert getattr(read(receipt={f"{name}Verdict": verdict}).verdicts, name) == ""
+
+
+@pytest.mark.parametrize("action", [{}, {"invocationType": None}], ids=["empty", "null"])
+def test_an_action_that_does_not_say_how_it_calls_waits_for_no_answer(action: object) -> None:
+    assert read(receipt={"action": action}).invocation_type == InvocationType.EVENT
+
+
+@pytest.mark.parametrize("member", ["returnPath", "subject", "messageId", "date"])
+def test_a_common_header_that_is_null_reads_as_absent(member: str) -> None:
+    message = read(mail={"commonHeaders": {member: None}})
+    assert (message.common, message.return_path, message.reverse_path) == ((), None, SENDER)
+
+
+@pytest.mark.parametrize(
+    "lame",
+    [
+        None,
+        {},
+        {"name": "Auto-Submitted"},
+        {"value": "auto-replied"},
+        {"name": None, "value": "x"},
+        {"name": "Return-Path", "value": None},
+    ],
+    ids=["null", "empty", "no value", "no name", "null name", "null value"],
+)
+def test_a_header_without_name_or_value_is_none_and_the_others_count(lame: object) -> None:
+    headers = [{"name": "Subject", "value": "x"}, lame, {"name": "List-Id", "value": "y"}]
+    message = read(mail={"headers": headers})
+    assert message.headers == (Header("Subject", "x"), Header("List-Id", "y"))
+    assert message.reverse_path == SENDER
+
+
+@pytest.mark.parametrize(
+    ("flag", "cut"),
+    [
+        (False, False),
+        ("false", False),
+        (" FALSE ", False),
+        ("", False),
+        (0, False),
+        (True, True),
+        ("true", True),
+        ("yes", True),
+        (1, True),
+        ({}, True),
+    ],
+)
+def test_headers_that_are_not_clearly_whole_are_cut(flag: object, cut: bool) -> None:
+    message = read(mail={"headers": [], "headersTruncated": flag})
+    assert (message.headers_truncated, message.headers_whole) == (cut, not cut)
+
+
+def test_an_event_without_headers_is_cut_and_one_with_none_in_its_list_is_whole() -> None:
+    assert not read().headers_whole
+    assert not read(mail={"headers": None, "headersTruncated": False}).headers_whole
+    assert read(mail={"headers": []}).headers_whole
+
+
+@pytest.mark.parametrize(
+    "given", [{"policy": "reject"}, ["reject"], 7, True], ids=["object", "list", "number", "flag"]
+)
+def test_a_dmarc_policy_that_is_no_word_asks_for_nothing_that_is_known(given: object) -> None:
+    message = read(receipt={"dmarcPolicy": given, "spfVerdict": {"status": "PASS"}})
+    assert message.dmarc_policy == ""
+    failed = msgspec.structs.replace(message, verdicts=Verdicts(spf="PASS", dmarc="FAIL"))
+    assert not is_proven(prove(failed))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        event(mail={"source": "\ud800@sender.example"}),
+        event(mail={"messageId": "\udfff"}),
+        event(mail={"headers": [{"name": "Subject", "value": "x\ud83d"}]}),
+        event(mail={"headers": [{"name": "\ud83d", "value": "x"}]}),
+        event(mail={"commonHeaders": {"to": ["\ud800"]}}),
+        event(mail={"\ud800": "unknown member"}),
+        event(receipt={"recipients": ["\ud800@example.com"]}),
+        event(receipt={"spfVerdict": {"status": "\ud800"}}),
+    ],
+    ids=["source", "id", "value", "name", "not read", "member", "recipient", "status"],
+)
+def test_half_of_a_surrogate_pair_anywhere_is_a_malformed_event(broken: Any) -> None:
+    with pytest.raises(MalformedEventError, match="it is no JSON"):
+        parse_event(broken)
+
+
+@pytest.mark.parametrize(
+    ("recipients", "kept"),
+    [
+        (("Bob@example.com", "bob@EXAMPLE.com"), ("Bob@example.com",)),
+        (("a@example.com", "B@example.com", "A@example.com"), ("a@example.com", "B@example.com")),
+        (("bob@EX\u00c4MPLE.com", "bob@ex\u00e4mple.com"), ("bob@EX\u00c4MPLE.com",)),
+    ],
+    ids=["local part and domain", "order stays", "not ASCII"],
+)
+def test_recipients_that_differ_only_in_case_are_one_as_first_written(
+    recipients: tuple[str, ...], kept: tuple[str, ...]
+) -> None:
+    assert read(receipt={"recipients": recipients}).recipients == kept
+
+
+@pytest.mark.parametrize("bare", ["postmaster", "nobody", "nobody@", "@example.com", "", "@"])
+def test_a_recipient_without_its_address_is_never_in_a_bounce(bare: str) -> None:
+    all_bounce = policy(rule('action = "bounce"\nbounce_type = "Undefined"\nwhen.spf = "PASS"'))
+    alone = plan(all_bounce, mail(recipients=[bare]))
+    assert (alone.to_send, alone.disposition) == (None, Disposition.CONTINUE)
+    beside = plan(all_bounce, mail(recipients=[bare, NOBODY]))
+    assert beside.to_send is not None
+    assert [each.recipient for each in beside.to_send.recipients] == [NOBODY]
