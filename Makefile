@@ -8,9 +8,15 @@ READY := $(VENV)/.ready
 WEATHER ?= clear
 BENCH := .local/bench-packages
 
+# What neither deploys nor starts AWS runs in several processes, the rest one test after the other.
+PROCESSES ?= auto
+FAST := unit contract integration sim
+DEPLOYED := e2e proof
+PYTEST := $(BIN)/pytest
+
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test lint sim bench build check-policy schema lock clean
+.PHONY: help setup demo local invoke test unit integration e2e proof lint sim bench build check-policy schema lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,8 +41,21 @@ invoke: $(READY)  ## sam local invoke in Lambda's container: make invoke EVENT=e
 	@test -n "$(EVENT)" || { echo "name an event: make invoke EVENT=events/unknown-recipient.json"; exit 2; }
 	@$(BIN)/python -m local.docker "$(EVENT)"
 
-test: $(READY)  ## Every test
-	@$(BIN)/pytest
+test: $(READY)  ## Every test: first the fast ones, and then, if they pass, those of what is deployed
+	@$(PYTEST) -n $(PROCESSES) $(FAST:%=tests/%)
+	@$(PYTEST) $(DEPLOYED:%=tests/%)
+
+unit: $(READY)  ## The tests of pure code (half a minute)
+	@$(PYTEST) -n $(PROCESSES) tests/unit
+
+integration: $(READY)  ## The tests of adapters, handlers and the command, with AWS in the process
+	@$(PYTEST) -n $(PROCESSES) tests/contract tests/integration
+
+e2e: $(READY)  ## The tests of what is built and deployed, on AWS on this machine
+	@$(PYTEST) tests/e2e
+
+proof: $(READY)  ## Fifty processes at once: the pace, and the quotas
+	@$(PYTEST) tests/proof
 
 lint: $(READY)  ## Style, types, template and policy
 	@$(BIN)/ruff check .
