@@ -11,7 +11,8 @@ from local import stack
 from local.aws.gate import Credentials
 from local.stack import ROOT, Aws
 
-FUNCTIONS = ("inbound", "send", "usage", "rules")
+FUNCTIONS = ("inbound", "audit", "send", "usage", "rules")
+_MODULE = {"audit": "audit"}  # of its handler, where it is not app
 _LOGICAL = {name: f"{name.title()}Function" for name in FUNCTIONS}
 # ELF's e_machine (a 16-bit field at offset 18).
 _MACHINE = {"x86_64": 0x3E, "arm64": 0xB7}
@@ -83,12 +84,13 @@ def test_each_handler_is_imported_from_what_was_built(
     packages = next(p for p in map(Path, sys.path) if p.name == "site-packages")
     for each in _IN_THE_RUNTIME:
         (tmp_path / each).symlink_to(packages / each)
+    module = _MODULE.get(name, "app")
     path = [str(built / _LOGICAL[name]), str(built / "BouncerLayer" / "python")]
     code = (
         "import sys\n"
         f"sys.path[:0] = {path}\n"
         f"sys.path.append({str(tmp_path)!r})\n"
-        "import app, bouncer, msgspec\n"
+        f"import {module} as app, bouncer, msgspec\n"
         "assert callable(app.handler)\n"
         "print(bouncer.__file__, msgspec.__file__)\n"
     )
