@@ -43,6 +43,8 @@ class Call(msgspec.Struct, kw_only=True):
 
     arrived: float
     request: dict[str, Any]
+    process: int | None = None
+    """The function's process that called, where it is known."""
     error: str | None = None
     message_id: str | None = None
     dsn: str | None = None
@@ -79,12 +81,15 @@ class SendBounce:
         self._bounced = bounced
         self._last_allowed = -interval
 
-    def __call__(self, parameters: Mapping[str, str], arrived: float) -> str:
+    def __call__(
+        self, parameters: Mapping[str, str], arrived: float, process: int | None = None
+    ) -> str:
         """Answer one call.
 
         Args:
             parameters: of the Query protocol, flat.
             arrived: when it came, in epoch seconds.
+            process: who called.
 
         Returns:
             The bounce's message id.
@@ -93,7 +98,7 @@ class SendBounce:
             SesError: what the caller is to be told instead.
         """
         request = unflatten(_INPUT, parameters)
-        call = Call(arrived=arrived, request=request)
+        call = Call(arrived=arrived, request=request, process=process)
         self.calls.append(call)
         try:
             self._throttle()

@@ -33,8 +33,6 @@ logger = logging.getLogger("local.aws")
 
 # Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
 _CONCURRENT_MAILS = 8
-# ministack does not come to itself again from a process that dies while it begins.
-_BEGINS_SECONDS = 1.5
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +136,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     from ministack.app import app as ministack  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
 
-    from local.aws import ses  # noqa: PLC0415
+    from local.aws import environments, ses  # noqa: PLC0415
 
     weather = Weather()
     runner = RuleRunner(
@@ -162,6 +160,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     runner.own_bounce = send_bounce.of_rule
     ses.install(send_bounce, outgoing)
     unguessable_sessions(key.secret_access_key)
+    environments.processes_die_alone()
     for mail in _mails_of_events(options.events):
         mails.remember(mail)
     listings: dict[str, Callable[[], Iterable[Any]]] = {
@@ -171,6 +170,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
             {
                 "forecast": weather.forecast,
                 "kills": weather.kills,
+                "killed": weather.killed,
                 "freezes": weather.freezes,
                 "faults": weather.faults,
             }
@@ -178,23 +178,16 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     }
     ended = threading.Event()
 
-    def processes() -> list[int]:
-        """Of functions that are at work; one that only begins is left to begin."""
-        workers = [each for pool in [*lambda_runtime._workers.values()] for each in [*pool]]  # noqa: SLF001
-        alive = [w for w in workers if w._proc is not None and w._proc.poll() is None]  # noqa: SLF001
-        begun = time.time() - _BEGINS_SECONDS
-        pids = [w._proc.pid for w in alive if w.in_use]  # noqa: SLF001
-        return [pid for pid in pids if Path(f"/proc/{pid}").stat().st_ctime < begun]
-
     threading.Thread(
         target=weather.haunt,
-        args=(processes, options.outbox / FORECAST, ended),
+        args=(environments.at_work, options.outbox / FORECAST, ended),
         name="weather",
         daemon=True,
     ).start()
 
     async def clocked(scope: Scope, receive: Receive, send: Send) -> None:
         ses.arrived.set(time.time())
+        ses.caller.set((scope.get("client") or ("", 0))[1])
         await app(scope, receive, send)
 
     app = Gate(
@@ -205,7 +198,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     key.write(options.credentials)
     inbound = smtp.Inbound(accepts=runner.accepts, deliver=mails.deliver, defaults=options.verdicts)
     try:
-        asyncio.run(_serve(app, options, inbound, ses.verified, ready))
+        asyncio.run(_serve(clocked, options, inbound, ses.verified, ready))
     finally:
         ended.set()
         mails.close()

@@ -23,6 +23,7 @@ from ministack.services import ses as base
 from ministack.services import sns as sns_service
 from ministack.services.cloudformation import provisioners
 
+from local.aws import environments
 from local.aws.outgoing import Outgoing
 from local.aws.send_bounce import SendBounce, SesError, identity_of
 
@@ -34,6 +35,9 @@ _SERIALIZER = create_serializer("query")
 
 arrived: ContextVar[float] = ContextVar("arrived")
 """When the current request reached the server, in epoch seconds; server.py sets it."""
+
+caller: ContextVar[int] = ContextVar("caller")
+"""The port that the current request came from; server.py sets it."""
 
 
 def install(send_bounce: SendBounce, outgoing: Outgoing) -> None:
@@ -107,7 +111,9 @@ def verified() -> list[str]:
 def _send_bounce(send_bounce: SendBounce, parameters: Mapping[str, str]) -> Response:
     members = {k: v for k, v in parameters.items() if k not in ("Action", "Version")}
     try:
-        message_id = send_bounce(members, arrived.get(time.time()))
+        message_id = send_bounce(
+            members, arrived.get(time.time()), process=environments.behind(caller.get(0))
+        )
     except SesError as error:
         return _error(error.code, error.message, error.status)
     result = f"<MessageId>{escape(message_id)}</MessageId>"

@@ -5,7 +5,7 @@ a set of odds; what AWS does not document has both ways, by the seed. Only what 
 and SES do is hit: the tester's own requests, with the account's root key, never are.
 
     clear        nothing goes wrong
-    killers      environments are killed at any moment, one a second
+    killers      environments are killed at any moment, three in two seconds
     crashes      environments are killed and frozen at any moment; SES calls again, or never
     refusals     invocations are refused (429), and fail
     post         SNS and SQS are late, bring things twice and out of order
@@ -20,7 +20,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -40,6 +40,23 @@ class Fault(StrEnum):
     """Answered as it was before."""
     TWICE = "twice"
     """Done once more, later."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A function's process that has an invocation."""
+
+    function: str
+    begins: bool
+    """Its handler has not been called yet: a cold start."""
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's process that was killed; what `GET /_local/weather` lists."""
+
+    at: float
+    """Epoch seconds."""
+    function: str
+    process: int
 
 
 class Odds(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,12 +87,16 @@ _TABLE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST, Fault.ST
 _BOUNCE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST)
 _QUEUE = (Fault.FAILED, Fault.ANSWER_LOST, Fault.TWICE)
 
+# A cold start takes longer than most work; if it were hit as often, no work would ever be begun.
+_BEGINNERS = 0.2
+"""The share of kills that may hit a process in its cold start."""
+
 FORECAST = "weather"
 """The file that says what the weather is, `NAME` or `NAME:SEED`."""
 
 WEATHERS = {
     "clear": Odds(),
-    "killers": Odds(kill_every=0.8),
+    "killers": Odds(kill_every=0.7),
     "crashes": Odds(kill_every=1.5, freeze_every=4.0),
     "refusals": Odds(refused=0.4),
     "post": Odds(queue=_QUEUE, fault=0.2, late_notice=0.4),
@@ -99,7 +120,8 @@ class Weather:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.kills = 0
+        self.killed: list[Kill] = []
+        self._spares_beginners = True
         self.freezes = 0
         self.faults: dict[str, int] = {}
         self.set("clear")
@@ -121,6 +143,10 @@ class Weather:
             self._random = random.Random(seed or "0")  # noqa: S311  (to be replayed, not secret)
             # Undocumented, and so both ways: whether SES calls a function again that failed.
             self.ses_calls_again = self._random.random() < 0.5
+
+    @property
+    def kills(self) -> int:
+        return len(self.killed)
 
     @property
     def calm(self) -> bool:
@@ -159,7 +185,7 @@ class Weather:
     # --- Processes ---------------------------------------------------------------------------
 
     def haunt(
-        self, processes: Callable[[], list[int]], forecast: Path, ended: threading.Event
+        self, processes: Callable[[], Mapping[int, Process]], forecast: Path, ended: threading.Event
     ) -> None:
         """Follow the forecast, kill and freeze processes, until `ended`: a thread's life."""
         now = time.monotonic()
@@ -172,11 +198,8 @@ class Weather:
             odds = self.odds
             if not odds.kill_every:
                 next_kill = now
-            elif now >= next_kill:
-                killed = self._strike(processes, signal.SIGKILL)
-                self.kills += killed
-                if killed:
-                    next_kill = now + self._pause(odds.kill_every)
+            elif now >= next_kill and self._kill(processes):
+                next_kill = now + self._pause(odds.kill_every)
             if not odds.freeze_every:
                 next_freeze = now
             elif now >= next_freeze:
@@ -187,33 +210,36 @@ class Weather:
         with self._lock:
             return self._random.uniform(0.2 * mean, 1.8 * mean)
 
-    def _victims(self, processes: Callable[[], list[int]]) -> list[int]:
-        try:
-            return processes()
-        except OSError:  # one has just ended by itself
-            return []
-
-    def _strike(self, processes: Callable[[], list[int]], signum: signal.Signals) -> int:
-        victims = self._victims(processes)
-        if not victims:
-            return 0
+    def _victim(
+        self, processes: Callable[[], Mapping[int, Process]], *, spared: bool = False
+    ) -> tuple[int, Process] | None:
+        victims = sorted(processes().items(), key=lambda each: each[0])
+        victims = [each for each in victims if not (spared and each[1].begins)]
         with self._lock:
-            victim = self._random.choice(victims)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signum)
-            return 1
-        return 0
+            return self._random.choice(victims) if victims else None
 
-    def _freeze(self, processes: Callable[[], list[int]], seconds: float) -> None:
-        victims = self._victims(processes)
-        if not victims:
+    def _kill(self, processes: Callable[[], Mapping[int, Process]]) -> bool:
+        victim = self._victim(processes, spared=self._spares_beginners)
+        if victim is None:
+            return False
+        pid, process = victim
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(Kill(at=time.time(), function=process.function, process=pid))
+            with self._lock:
+                self._spares_beginners = self._random.random() >= _BEGINNERS
+            return True
+        return False
+
+    def _freeze(self, processes: Callable[[], Mapping[int, Process]], seconds: float) -> None:
+        victim = self._victim(processes)
+        if victim is None:
             return
-        with self._lock:
-            victim = self._random.choice(victims)
+        pid, _ = victim
         with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
             self.freezes += 1
-        timer = threading.Timer(seconds, _thaw, (victim,))
+        timer = threading.Timer(seconds, _thaw, (pid,))
         timer.daemon = True
         timer.start()
 
