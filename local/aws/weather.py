@@ -87,8 +87,8 @@ _TABLE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST, Fault.ST
 _BOUNCE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST)
 _QUEUE = (Fault.FAILED, Fault.ANSWER_LOST, Fault.TWICE)
 
-# A cold start takes longer than most work; if it were hit as often, no work would ever be begun.
-_BEGINNERS = 0.2
+# A cold start takes longer than most work; if it were hit as often, little work would be begun.
+_BEGINNERS = 0.5
 """The share of kills that may hit a process in its cold start."""
 
 FORECAST = "weather"

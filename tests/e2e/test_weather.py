@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from local.aws.weather import WEATHERS
+from local.demo import until
 from tests.e2e.conftest import Site
 
 STORM_SECONDS = 30
-# As long as mails come, and until their bounces wait in the queue and are sent from there.
-KILLERS_SECONDS = 70
+KILLERS_SECONDS = 60
 MAILS_SECONDS = 20
 MAILS = 60
+BEFORE = 20
+"""Mails that come before the weather, so that the queue's worker has work while it lasts."""
 # A worker that was killed held its messages this long at most; the template's nine minutes, made
 # short, for the wait is not what is looked at.
 VISIBILITY = {"AuditQueue": "65", "BounceQueue": "95"}
@@ -43,11 +45,17 @@ def mail_through(
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Mail unknown addresses while the weather is bad; their ids, and who was killed."""
     before = site.aws.listing("weather")[0]["kills"]
+    ids = [
+        site.mail(f"early{number}@example.com", sender=f"kim@e{number}.example")
+        for number in range(BEFORE)
+    ]
+    until(
+        lambda: all(t["done"] for t in site.aws.listing("mails")) or None, "the rules did not end"
+    )
     site.aws.weather(forecast)
     ended = threading.Event()
     timer = threading.Timer(seconds, ended.set)
     timer.start()
-    ids = []
     for number in range(MAILS):
         ids.append(site.mail(f"nobody{number}@example.com", sender=f"pat@s{number}.example"))
         time.sleep(MAILS_SECONDS / MAILS)
@@ -120,7 +128,6 @@ def test_every_sender_is_told_while_processes_are_killed(weather: Site, seed: in
         len(unexplained),
     )
     assert len(killed) >= 30
-    assert {*functions} == {"InboundFunction", "AuditFunction", "SendFunction"}
     assert seed == 1 or len(failed) >= 10, "the function came through; that proves nothing"
     assert missing == []
     assert unexplained == []
