@@ -19,6 +19,7 @@ from bouncer.inbound import Inbound
 from bouncer.message import InvocationType, MalformedEventError, parse_event
 from bouncer.plan import Disposition
 from bouncer.settings import InboundSettings
+from bouncer.usage import UsageBusyError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -65,6 +66,11 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
         mails = parse_event(event)
         invoked_as = mails[0].invocation_type
         dispositions = {_handle(app, mail, end - _RESERVE) for mail in mails}
+    except UsageBusyError as error:
+        # A burst for one mailbox is no failure to be kept, alarmed of and replayed, mail by mail:
+        # these go on, nothing says that they are done, and the audit counts them when it is over.
+        app.telemetry.warn("UsageBusy", str(error))
+        dispositions = {Disposition.CONTINUE}
     except Exception as error:
         logger.exception("mail not handled")
         if invoked_as == InvocationType.EVENT and not isinstance(error, MalformedEventError):

@@ -10,6 +10,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from bouncer.aws import clients
+from bouncer.aws import usage as aws_usage
+from bouncer.inbound import LateBounces
+from bouncer.message import parse_event
 from bouncer.settings import SettingsError
 from functions.inbound import app
 from tests.integration.builders import (
@@ -436,6 +439,45 @@ def test_a_mailbox_that_fills_up_meanwhile_bounces(managed: Site) -> None:
     assert managed.printed.line("mail handled")["recipients"][0]["reason"] == "over-quota"
     assert mailbox_of(managed.dynamodb)["used_bytes"] == "900"
     assert managed.state(ALICE) == "sent"
+
+
+def test_whose_turn_does_not_come_goes_on_and_is_left_to_the_audit(
+    managed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No dead letter and no alarm for each mail of a burst."""
+    monkeypatch.setattr(aws_usage.DynamoUsage, "_pause", lambda *_: None)
+    reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
+    busy = Answer(code="TransactionCanceledException", more={"CancellationReasons": reasons})
+    fail(managed.dynamodb, "TransactWriteItems", *[busy] * 100)
+    assert managed.mail(ALICE) == "CONTINUE"
+    assert managed.kept == []
+    assert managed.printed.counts["UsageBusy"] == 1
+    assert stored(managed.dynamodb, BOUNCES, pk="message#msg1", sk="mail") == {}
+    assert "used_bytes" not in mailbox_of(managed.dynamodb)
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "counted"),
+    [
+        ({"quota_bytes": 300}, "400"),
+        ({"quota_bytes": 1000, "used_bytes": 1000}, "1400"),
+        ({"quota_bytes": 300, "status": "disabled"}, None),
+    ],
+    ids=["too small", "full", "disabled"],
+)
+def test_what_went_on_undecided_to_a_full_mailbox_is_counted_beyond_its_quota(
+    managed: Site, mailbox: dict[str, Any], counted: str | None
+) -> None:
+    put_mailbox(managed.dynamodb, **mailbox)
+    (mail,) = parse_event(ses_event(ALICE))
+    until = datetime.now(UTC) + timedelta(seconds=50)
+    for owner in ("first", "again"):
+        handled = app.application().inbound.handle(
+            mail, owner=owner, until=until, late=LateBounces.UNKNOWN
+        )
+        assert handled.withheld == {ALICE}
+    assert mailbox_of(managed.dynamodb).get("used_bytes") == counted
+    assert managed.ses.calls == []
 
 
 def test_the_mail_that_passes_the_mark_is_noted(managed: Site) -> None:

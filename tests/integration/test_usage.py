@@ -9,7 +9,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.usage import DynamoUsage
 from bouncer.mailboxes import Mailbox, from_item
-from bouncer.usage import Charged, Full, UsageUnavailableError
+from bouncer.usage import Charged, Full, UsageBusyError, UsageUnavailableError
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
@@ -338,14 +338,38 @@ def test_transactions_that_collide_are_tried_again_after_growing_pauses(
     assert isinstance(at.charge(), Charged)
     assert at.used == 100
     assert len(at.pauses) == conflicts
-    assert all(pause <= min(0.01 * 2**n, 0.4) for n, pause in enumerate(at.pauses))
+    assert all(pause <= min(0.01 * 2**n, 0.8) for n, pause in enumerate(at.pauses))
 
 
 def test_collisions_without_end_are_given_up(at: At, dynamodb: DynamoDBClient) -> None:
-    fail(dynamodb, "TransactWriteItems", *[conflict()] * 50)
-    with pytest.raises(UsageUnavailableError):
+    fail(dynamodb, "TransactWriteItems", *[conflict()] * 100)
+    with pytest.raises(UsageBusyError):
         at.charge()
     assert at.used == 0
+
+
+def test_who_collides_with_the_mail_that_filled_the_mailbox_is_refused_without_another_try(
+    at: At, dynamodb: DynamoDBClient
+) -> None:
+    before = at.mailbox()
+    at.charge("msg1", size=1000)
+    fail(dynamodb, "TransactWriteItems", conflict())
+    seen = requests_of(dynamodb)
+    full = at.charge("msg2", mailbox=before)
+    assert isinstance(full, Full)
+    assert full.mailbox.used_bytes == 1000
+    assert seen == ["TransactWriteItems", "GetItem", "GetItem"]
+
+
+def test_who_collides_with_himself_is_counted_once_though_he_filled_the_mailbox(
+    at: At, dynamodb: DynamoDBClient
+) -> None:
+    before = at.mailbox()
+    at.charge("msg1", size=1000)
+    fail(dynamodb, "TransactWriteItems", conflict())
+    again = at.charge("msg1", size=1000, mailbox=before)
+    assert again == Charged(mailbox=at.mailbox(), repeated=True)
+    assert at.used == 1000
 
 
 def test_giving_back_is_tried_again_too(at: At, dynamodb: DynamoDBClient) -> None:

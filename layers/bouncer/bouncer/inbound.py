@@ -198,6 +198,8 @@ class Inbound:
         if self._usage is not None and planned.policy.mailboxes is None:
             planned, near_full = self._charge(planned, self._usage)
         plan, withheld = _in_time(planned, late)
+        if self._usage is not None and planned.policy.mailboxes is None:
+            self._charge_what_went_on(planned, withheld, self._usage)
         if plan.to_send is not None and mail.reverse_path is not None:
             told = len(plan.to_send.recipients)
             limits = planned.policy.file.guards.budget
@@ -291,6 +293,28 @@ class Inbound:
             )
             planned = self._planner.replan(planned, facts_now)
         return planned, near_full
+
+    def _charge_what_went_on(
+        self, planned: Planned, withheld: frozenset[str], usage: Usage
+    ) -> None:
+        """What had no room, but was let in undecided, is in the mailbox and counts beyond it."""
+        for facts in planned.facts:
+            if facts.recipient in withheld and facts.mailbox and _without_room(facts):
+                usage.charge(
+                    facts.mailbox,
+                    planned.plan.mail.message_id,
+                    self._planner.size(planned) or 0,
+                    facts.now,
+                    enforce=False,
+                )
+
+
+def _without_room(facts: Facts) -> bool:
+    """Whether lack of room is all that was against a mailbox."""
+    box = facts.mailbox
+    if box is None or facts.has_state(MailboxState.DISABLED) or facts.has_state(MailboxState.MOVED):
+        return False
+    return box.full() or box.without_room(facts.size or 0) or box.over_daily_quota(facts.now)
 
 
 def _in_time(planned: Planned, late: LateBounces | None) -> tuple[Plan, frozenset[str]]:

@@ -37,6 +37,13 @@ class UsageUnavailableError(BackendUnavailableError):
     """The counters did not answer: nobody knows whether the mail counts."""
 
 
+class UsageBusyError(UsageUnavailableError):
+    """So many mails came for one mailbox that this one's turn did not come in time.
+
+    Nothing is wrong and nothing was written: whoever finds the mail undecided counts it.
+    """
+
+
 class Usage(Protocol):
     def charge(
         self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
@@ -48,6 +55,7 @@ class Usage(Protocol):
             enforce: False counts it even where it does not fit, for a policy that accepts it.
 
         Raises:
+            UsageBusyError: it does not count yet; too many others were at the mailbox.
             UsageUnavailableError: it may or may not count; a retry settles it.
         """
         ...

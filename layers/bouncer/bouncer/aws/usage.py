@@ -8,19 +8,23 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from bouncer import timing
+from bouncer.aws.deadline import FAILURES
+from bouncer.deadline import time_for
 from bouncer.mailboxes import Mailbox, counting_day
-from bouncer.usage import Charged, Full, UsageUnavailableError
+from bouncer.usage import Charged, Full, UsageBusyError, UsageUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 # A mailbox that many mails come to at once makes its transactions collide; the loser comes
-# again a little later.
+# again a little later. Whoever has a deadline stops at it, long before a charge's last try.
 _ATTEMPTS = 12
+_CHARGES = 100
 _FIRST_PAUSE = 0.01
-_LONGEST_PAUSE = 0.4
+_LONGEST_PAUSE = 0.8
 # A transaction takes 100 items; a long one collides more often.
 _RECORDS_A_TRANSACTION = 50
 
@@ -61,7 +65,7 @@ class DynamoUsage:
         self, mailbox: Mailbox, message_id: str, size: int, now: datetime, *, enforce: bool
     ) -> Charged | Full:
         standing = mailbox
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_CHARGES):
             reasons = self._transact(self._charge(standing, message_id, size, now, enforce=enforce))
             if reasons is None:
                 return Charged(mailbox=_with(standing, size, now))
@@ -76,7 +80,39 @@ class DynamoUsage:
                     return Full(mailbox=standing)
                 continue  # the day turned, or room came back: the condition was another one's
             self._pause(attempt)
-        raise UsageUnavailableError(f"{mailbox.address}: too many mails at once")
+            if not time_for(2 * timing.ATTEMPT):
+                break
+            # Whether the others have filled it meanwhile is seen without a transaction: what is
+            # refused leaves the way to what still fits.
+            standing = self._standing(mailbox)
+            if enforce and (standing.without_room(size) or standing.over_daily_quota(now)):
+                if self._is_recorded(mailbox, message_id):  # and this mail was one of them
+                    return Charged(mailbox=standing, repeated=True)
+                return Full(mailbox=standing)
+        raise UsageBusyError(f"{mailbox.address}: too many mails at once")
+
+    def _standing(self, mailbox: Mailbox) -> Mailbox:
+        """The mailbox with its counters as they are now."""
+        item = self._get(
+            self._mailboxes,
+            {"address": {"S": mailbox.address}},
+            "used_bytes, messages_day, messages_today",
+        )
+        return _refreshed(mailbox, item)
+
+    def _is_recorded(self, mailbox: Mailbox, message_id: str) -> bool:
+        """Asked after the counters were read: a mail is in both or in neither."""
+        return bool(self._get(self._bounces, _record_key(mailbox, message_id), "pk"))
+
+    def _get(self, table: str, key: Any, attributes: str) -> dict[str, Any]:
+        try:
+            answer: Any = self._client.get_item(
+                TableName=table, Key=key, ProjectionExpression=attributes, ConsistentRead=True
+            )
+        except FAILURES as error:
+            raise UsageUnavailableError(str(error)) from error
+        item: dict[str, Any] = answer.get("Item", {})
+        return item
 
     def give_back(self, message_id: str) -> int:
         given = 0
@@ -176,8 +212,7 @@ class DynamoUsage:
             counted = "ADD used_bytes :size SET"
         count = "messages_today = messages_today + :one" if same_day else "messages_today = :one"
         record = {
-            "pk": {"S": f"message#{message_id}"},
-            "sk": {"S": f"usage#{mailbox.address}"},
+            **_record_key(mailbox, message_id),
             "size": {"N": str(size)},
             "mailbox": {"S": mailbox.address},
             "counted_at": {"N": f"{now.timestamp():.3f}"},
@@ -239,7 +274,7 @@ class DynamoUsage:
                 },
             )
             return [item for page in pages for item in page["Items"]]
-        except (ClientError, BotoCoreError) as error:
+        except FAILURES as error:
             raise UsageUnavailableError(str(error)) from error
 
     def _transact(self, items: Any) -> list[dict[str, Any]] | None:
@@ -252,13 +287,17 @@ class DynamoUsage:
             response: Any = error.response
             reasons: list[dict[str, Any]] = response["CancellationReasons"]
             return reasons
-        except BotoCoreError as error:
+        except FAILURES as error:
             raise UsageUnavailableError(str(error)) from error
         return None
 
     def _pause(self, attempt: int) -> None:
         longest = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
         self._sleep(random.uniform(0, longest))  # noqa: S311  (spreads colliding writers)
+
+
+def _record_key(mailbox: Mailbox, message_id: str) -> dict[str, Any]:
+    return {"pk": {"S": f"message#{message_id}"}, "sk": {"S": f"usage#{mailbox.address}"}}
 
 
 def _failed(reason: dict[str, Any]) -> bool:
