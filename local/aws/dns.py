@@ -5,7 +5,7 @@ loopback, so that `bouncer doctor` asks nobody outside of this machine.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import dns.exception
 import dns.flags
@@ -20,17 +20,27 @@ from bouncer_console.mail import REGION
 _TTL = 60
 
 type Address = tuple[str, int]
+type Records = Mapping[tuple[str, str], str]
+"""Name and type to the record's data, as a zone file has it."""
+
+
+def records_of(domains: Iterable[str]) -> Records:
+    """The records of domains whose mail comes here."""
+    names = [each.lower() for each in domains if "@" not in each]
+    return {(name, "MX"): f"10 inbound-smtp.{REGION}.amazonaws.com." for name in names} | {
+        (f"_dmarc.{name}", "TXT"): '"v=DMARC1; p=none"' for name in names
+    }
 
 
 class DnsServer(asyncio.DatagramProtocol):
-    """Answers MX and TXT questions over UDP."""
+    """Answers questions over UDP."""
 
-    def __init__(self, domains: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, records: Callable[[], Records]) -> None:
         """
         Args:
-            domains: the domains that there are, asked for every question.
+            records: all that there is, asked for every question.
         """
-        self._domains = domains
+        self._records = records
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -39,8 +49,7 @@ class DnsServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, address: Address) -> None:
         try:
-            question = dns.message.from_wire(data)
-            answer = self._answer(question)
+            answer = self._answer(dns.message.from_wire(data))
         except (dns.exception.DNSException, ValueError):
             return  # no question that has an answer
         if self._transport is not None:
@@ -50,17 +59,13 @@ class DnsServer(asyncio.DatagramProtocol):
         answer = dns.message.make_response(question)
         answer.flags |= dns.flags.AA
         (asked,) = question.question
-        name, kind = str(asked.name).rstrip(".").lower(), asked.rdtype
-        domains = {each.lower() for each in self._domains() if "@" not in each}
-        texts = {
-            (domain, dns.rdatatype.MX): f"10 inbound-smtp.{REGION}.amazonaws.com."
-            for domain in domains
-        } | {(f"_dmarc.{domain}", dns.rdatatype.TXT): '"v=DMARC1; p=none"' for domain in domains}
-        text = texts.get((name, kind))
+        name, kind = str(asked.name).rstrip(".").lower(), dns.rdatatype.to_text(asked.rdtype)
+        records = self._records()
+        text = records.get((name, kind))
         if text is not None:
             answer.answer.append(
-                dns.rrset.from_text(asked.name, _TTL, dns.rdataclass.IN, kind, text)
+                dns.rrset.from_text(asked.name, _TTL, dns.rdataclass.IN, asked.rdtype, text)
             )
-        elif name not in {known for known, _ in texts}:
+        elif name not in {known for known, _ in records}:
             answer.set_rcode(dns.rcode.NXDOMAIN)
         return answer

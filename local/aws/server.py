@@ -21,7 +21,7 @@ from hypercorn.config import Config
 
 from bouncer_console.mail import REGION, ReceivedMail, Verdicts
 from local.aws import smtp
-from local.aws.dns import DnsServer
+from local.aws.dns import DnsServer, records_of
 from local.aws.faults import Door
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
 from local.aws.outgoing import Outgoing
@@ -223,7 +223,7 @@ async def _serve(
         loop.add_signal_handler(signum, stop.set)
     listener = await asyncio.to_thread(smtp.start, inbound, "127.0.0.1", options.smtp_port)
     await loop.create_datagram_endpoint(
-        lambda: DnsServer(domains), local_addr=("127.0.0.1", options.aws_port)
+        lambda: DnsServer(lambda: records_of(domains())), local_addr=("127.0.0.1", options.aws_port)
     )
     server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=stop.wait))
     threading.Thread(
