@@ -90,6 +90,52 @@ def test_explain_prints_a_list_for_an_event_of_several_records(tmp_path: Path) -
     ]
 
 
+NO_ID = """
+version = 1
+[[rules]]
+name = "no-message-id"
+when.header.Message-ID = false
+action = "drop"
+[[rules]]
+name = "accept"
+action = "accept"
+"""
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason", "whole"),
+    [
+        ("From: pat@sender.example\n\nHi\n", "no-message-id", True),
+        ("From: pat@sender.example\nMessage-ID: <1@sender.example>\n\nHi\n", "accept", True),
+        (None, "accept", False),
+    ],
+    ids=["without", "with", "not there"],
+)
+def test_where_an_events_headers_are_cut_the_mail_beside_it_is_asked(
+    tmp_path: Path, stored: str | None, reason: str, whole: bool
+) -> None:
+    event = file(tmp_path, "event.json", ses_event(NOBODY, headers_truncated=True))
+    if stored is not None:
+        file(tmp_path, "event.eml", stored)
+    rules = file(tmp_path, "policy.toml", NO_ID)
+    explained = printed_json("explain", event, "--policy", rules)
+    assert explained["recipients"][0]["reason"] == reason
+    assert explained["headers_whole"] is whole
+    (tried, *_) = explained["recipients"][0]["rules"]
+    assert tried["unknown"] is not whole
+
+
+def test_a_recipient_that_no_bounce_can_name_keeps_the_mail_going_and_is_said(
+    tmp_path: Path,
+) -> None:
+    boxes = file(tmp_path, "boxes.csv", "address,catch_all\n@ex\u00e4mple.com,false\n")
+    event = file(tmp_path, "event.json", ses_event("j\u00fcrgen@ex\u00e4mple.com"))
+    explained = printed_json("explain", event, "--mailboxes", boxes)
+    assert (explained["disposition"], explained["send_bounce"]) == ("CONTINUE", None)
+    assert "7-bit ASCII" in explained["recipients"][0]["not_told"]
+    assert "cannot be in a bounce" in text_of("explain", event, "--mailboxes", boxes)
+
+
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_explain_says_of_every_story_how_it_comes_out(story: Story) -> None:
     explained = printed_json("explain", EVENTS / f"{story.name}.json")
