@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e proof lint sim bench build check-policy schema lock clean
+.PHONY: help setup demo local invoke test unit integration e2e proof lint sim bench build check-policy schema commands lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ check-policy: $(READY)
 
 schema: $(READY)  ## Write the policy's schema into the template, after a change of the file format
 	@$(BIN)/python -m local.schema
+
+commands: $(READY)  ## Write docs/commands.md, after a change of the command's help
+	@$(BIN)/python -m local.commands
 
 lock: $(READY)  ## Pin the newest versions, with hashes
 	@cd layers/bouncer && ../../$(BIN)/uv pip compile --quiet --upgrade requirements.in -o requirements.txt $(PINS)

@@ -1,0 +1,143 @@
+"""What README and docs/ name is there: commands, options, targets, modules, files, headings."""
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from local import commands
+from tests.unit.builders import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")])
+COMMANDS: dict[str, Any] = {name: command for name, command, _ in commands.commands()}
+
+_FENCE = re.compile(r"(?ms)^ *```[^\n]*\n(.*?)^ *```")
+_SPAN = re.compile(r"(?s)`([^`]+)`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_OTHERS = {"--guided", "--relay"}  # of sam deploy, and of python -m local.aws
+
+
+class Named(NamedTuple):
+    """A command line that a page shows."""
+
+    page: str
+    text: str
+
+
+def _code(page: Path) -> list[Named]:
+    """Every line of the page's code blocks, and every code span."""
+    text = page.read_text("utf-8")
+    blocks = "\n".join(_FENCE.findall(text)).replace("\\\n", " ").splitlines()
+    spans = [" ".join(each.split()) for each in _SPAN.findall(_FENCE.sub("", text))]
+    return [Named(page.name, each.strip().removeprefix("$ ")) for each in (*blocks, *spans)]
+
+
+ALL = [each for page in PAGES for each in _code(page) if page != commands.PAGE]
+
+
+def words(line: str) -> list[str]:
+    """A command line's words, without its comment."""
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        return line.partition("#")[0].split()
+
+
+def options(command: Any) -> set[str]:
+    return {each for p in command.params for each in (*p.opts, *p.secondary_opts)} | {"--help"}
+
+
+def wrong_in(line: str) -> str:
+    """What a line with the command `bouncer` names that there is not, or nothing."""
+    name, *rest = words(line)
+    while hasattr(COMMANDS[name], "commands") and rest and rest[0] not in ("…", "--version"):
+        if f"{name} {rest[0]}" not in COMMANDS:
+            return "" if rest[0] == "--help" else f"no command {name} {rest[0]}"
+        name = f"{name} {rest.pop(0)}"
+    asked = {each.partition("=")[0] for each in rest if re.match("--?[a-z]", each)}
+    return ", ".join(f"{name} has no {each}" for each in sorted(asked - options(COMMANDS[name])))
+
+
+def test_the_page_of_commands_is_the_commands_own_help() -> None:
+    assert commands.PAGE.read_text("utf-8") == commands.page(), "`make commands` writes it"
+
+
+def _named(*starts: str) -> list[Named]:
+    found = {each for each in ALL if each.text.startswith(starts)}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("named", _named("bouncer ", ".venv/bin/bouncer "))
+def test_every_command_that_the_docs_name_is_there_with_its_options(named: Named) -> None:
+    assert wrong_in(named.text.removeprefix(".venv/bin/")) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("bouncer mailbox recount --apply", ""),
+        ("bouncer status MESSAGE_ID # the id --in the log", ""),
+        ("bouncer … --help", ""),
+        ("bouncer mailbox", ""),
+        ("bouncer mailbox recont", "no command bouncer mailbox recont"),
+        ("bouncer rules sync --yes-please", "bouncer rules sync has no --yes-please"),
+    ],
+)
+def test_a_command_that_is_not_there_is_found(line: str, wrong: str) -> None:
+    assert wrong_in(line) == wrong
+
+
+def test_every_option_that_the_docs_name_alone_is_some_commands() -> None:
+    known = {each for command in COMMANDS.values() for each in options(command)}
+    known |= _OTHERS
+    named = {words(each.text)[0].partition("=")[0] for each in ALL if each.text.startswith("--")}
+    assert "--despite" in named
+    assert named - known == set()
+
+
+def test_every_make_target_that_the_docs_name_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"(?m)^([a-z-]+):", makefile))
+    named = {words(each.text)[1] for each in _named("make ")}
+    assert {"demo", "test"} <= named
+    assert {each for each in named if "=" not in each} - targets == set()
+
+
+def test_every_module_that_the_docs_start_is_there() -> None:
+    started = {m for each in ALL for m in re.findall(r"python -m ([a-z_.]+)", each.text)}
+    assert "local.aws" in started
+    assert {each for each in started if find_spec(each) is None} == set()
+
+
+def _headings(page: Path) -> set[str]:
+    text = _FENCE.sub("", page.read_text("utf-8"))
+    plain = (re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"(?m)^#+ (.+)$", text))
+    return {each.strip().replace(" ", "-") for each in plain}
+
+
+def _broken(page: Path) -> list[str]:
+    broken = []
+    for link in _LINK.findall(_FENCE.sub("", page.read_text("utf-8"))):
+        if link.startswith("https://"):
+            continue
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (heading and heading not in _headings(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[each.name for each in PAGES])
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    assert _broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One `thing`\n[a](#one-thing) [b](#two) [c](gone.md) [d](page.md#one-thing)\n"
+    )
+    assert _broken(page) == ["#two", "gone.md"]
