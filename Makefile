@@ -19,7 +19,7 @@ export SAM_CLI_TELEMETRY := 0
 .PHONY: help setup demo local invoke test unit integration e2e proof lint sim bench build check-policy schema commands lock clean
 
 help:  ## What there is to do
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## The virtual environment, with everything in it
 
