@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 from bouncer import timing
 from bouncer.aws import clients, wiring
 from bouncer.aws.queue import SqsKeeper
-from bouncer.aws.stack_key import stack_key
+from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
 from bouncer.deadline import utc_now
 from bouncer.inbound import Inbound
@@ -43,7 +43,7 @@ def application() -> Application:
         logger,
         service=logger.service,
         addresses=settings.log_addresses,
-        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+        key=key_of(clients.dynamodb(), settings.bounce_table),
     )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(

@@ -14,7 +14,7 @@ from aws_lambda_powertools import Logger
 from bouncer import timing
 from bouncer.audit import Audit
 from bouncer.aws import clients, wiring
-from bouncer.aws.stack_key import stack_key
+from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
 from bouncer.message import InboundMessage, MalformedEventError, parse_notice
 from bouncer.settings import AuditSettings
@@ -40,7 +40,7 @@ def application() -> Application:
         logger,
         service=logger.service,
         addresses=settings.log_addresses,
-        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+        key=key_of(clients.dynamodb(), settings.bounce_table),
     )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(audit=wiring.audit(settings, policy_file, telemetry), telemetry=telemetry)

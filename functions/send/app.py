@@ -1,6 +1,7 @@
 """The queue's worker: bounces that had to wait, sent in their slots."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,13 +11,15 @@ from aws_lambda_powertools import Logger
 
 from bouncer import timing
 from bouncer.aws import clients, wiring
+from bouncer.aws.deadline import FAILURES
 from bouncer.aws.queue import SqsKeeper
-from bouncer.aws.stack_key import stack_key
+from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
 from bouncer.deadline import utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.delivery import Delivery
-from bouncer.delivery.queue import PoisonError, decode
+from bouncer.delivery.fate import Incident
+from bouncer.delivery.queue import PoisonError, verify
 from bouncer.settings import SendSettings
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class Application(NamedTuple):
     delivery: Delivery
     dead_letters: SqsKeeper
     telemetry: Telemetry
+    key: Callable[[], bytes]
     max_receives: int
 
 
@@ -38,16 +42,18 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = SendSettings.read(os.environ)
+    key = key_of(clients.dynamodb(), settings.bounce_table)
     telemetry = Telemetry(
         logger,
         service=logger.service,
         addresses=settings.log_addresses,
-        key=lambda: stack_key(clients.dynamodb(), settings.bounce_table),
+        key=key,
     )
     return Application(
         delivery=wiring.observed_delivery(settings, telemetry),
         dead_letters=wiring.bounce_dead_letters(settings),
         telemetry=telemetry,
+        key=key,
         max_receives=settings.bounce_queue_max_receives,
     )
 
@@ -61,9 +67,15 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     batch: dict[str, Bounce] = {}
     again: set[str] = set()
     try:
+        try:
+            key = app.key()
+        except FAILURES:  # nor would the ledger answer, which is in the same table
+            app.telemetry.event(Incident.LEDGER_LAGS)
+            every = [record["messageId"] for record in event["Records"]]
+            return {"batchItemFailures": [{"itemIdentifier": each} for each in every]}
         for record in event["Records"]:
             try:
-                batch[record["messageId"]] = decode(record["body"])
+                batch[record["messageId"]] = verify(record["body"], key)
             except PoisonError as error:
                 again |= _set_aside(app, record, error)
         fates, unsent = app.delivery.send_batch(batch, owner=str(uuid4()), until=until)

@@ -11,7 +11,7 @@ from bouncer.aws.queue import SqsBounceQueue
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import BounceQueue, QueueUnavailableError, decode
 from tests.fakes.queue import MemoryQueue
-from tests.integration.builders import bounce
+from tests.integration.builders import QUEUE_KEY, bounce
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=30)
@@ -37,7 +37,9 @@ class _Sqs:
         self._sqs: Any = request.getfixturevalue("sqs")
         make: Callable[[str], str] = request.getfixturevalue("queue")
         self._url = make("bounces")
-        self.queue: BounceQueue = SqsBounceQueue(self._sqs, self._url, clock=lambda: NOW)
+        self.queue: BounceQueue = SqsBounceQueue(
+            self._sqs, self._url, lambda: QUEUE_KEY, clock=lambda: NOW
+        )
 
     def taken(self) -> list[Bounce]:
         answer = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bouncer.aws.stack_key import stack_key
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.queue import decode, encode
 from tests.e2e.conftest import Site
@@ -182,7 +183,7 @@ def _send(site: Site, body: str) -> dict[str, Any]:
     return result
 
 
-def _queued(site: Site) -> str:
+def _queued(site: Site, bounce_sender: str = "mailer-daemon@example.com") -> str:
     """The body of a queued bounce about a mail that SES has."""
     message_id = site.mail("alice@example.com")
     site.trace(message_id)
@@ -190,7 +191,7 @@ def _queued(site: Site) -> str:
         Bounce(
             message_id=message_id,
             received_at=datetime.now(UTC),
-            bounce_sender="mailer-daemon@example.com",
+            bounce_sender=bounce_sender,
             recipients=(
                 BouncedRecipient(
                     recipient="alice@example.com",
@@ -198,7 +199,8 @@ def _queued(site: Site) -> str:
                     bounce_type=BounceType.EXCEEDED_QUOTA,
                 ),
             ),
-        )
+        ),
+        stack_key(site.client("dynamodb"), site.outputs["BounceTable"]),
     )
 
 
@@ -291,7 +293,7 @@ def test_a_bounce_from_another_sender_is_refused(site: Site) -> None:
     """The condition on ses:FromAddress: the role may bounce as the bounce sender only."""
     message_id = site.mail("alice@example.com")
     site.trace(message_id)
-    body = _queued(site).replace("mailer-daemon@example.com", "ceo@example.com")
+    body = _queued(site, bounce_sender="ceo@example.com")
     assert _send(site, body) == _DONE
     assert site.bounces(decode(body).message_id) == []
 

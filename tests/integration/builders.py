@@ -21,6 +21,7 @@ from urllib3 import HTTPResponse
 
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 
+QUEUE_KEY = b"k" * 32
 BOUNCES = "bounces"
 MAILBOXES = "mailboxes"
 BUCKET = "stored-mail"

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mypy_boto3_sqs import SQSClient
 
 from bouncer import timing
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.delivery.bounce import Bounce, BounceError
-from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode
-from tests.integration.builders import Answer, bodies, bounce, fail, requests_of
+from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode, verify
+from tests.integration.builders import QUEUE_KEY, Answer, bodies, bounce, fail, requests_of
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ class Line:
         self.url = url
         self.seconds = 0.0
         self.delays: list[int] = []
-        self.queue = SqsBounceQueue(sqs, url, clock=self.now)
+        self.queue = SqsBounceQueue(sqs, url, lambda: QUEUE_KEY, clock=self.now)
         sqs.meta.events.register("before-parameter-build.sqs.SendMessage", self._note)
 
     def now(self) -> datetime:
@@ -99,7 +99,7 @@ def test_whoever_waits_or_is_being_sent_is_ahead(line: Line, sqs: SQSClient) -> 
 
 
 def put_by_another_process(sqs: SQSClient, line: Line) -> None:
-    sqs.send_message(QueueUrl=line.url, MessageBody=encode(bounce()))
+    sqs.send_message(QueueUrl=line.url, MessageBody=encode(bounce(), QUEUE_KEY))
 
 
 def test_the_count_is_asked_for_only_now_and_then(line: Line, sqs: SQSClient) -> None:
@@ -173,7 +173,7 @@ def test_what_is_not_kept_is_an_error(sqs: SQSClient, queue: Callable[[str], str
 
 def with_field(**fields: Any) -> str:
     """A message of ours with a field that is not."""
-    message = json.loads(encode(bounce()))
+    message = json.loads(encode(bounce(), QUEUE_KEY))
     return json.dumps({**message, "bounce": message["bounce"] | fields})
 
 
@@ -229,7 +229,7 @@ def test_whatever_a_field_of_a_message_holds_it_is_told_or_can_be_worked_with(
     assert message.recipients
     with contextlib.suppress(BounceError):
         message.request()
-    assert decode(encode(message)) == message
+    assert decode(encode(message, QUEUE_KEY)) == message
 
 
 def test_a_bounce_in_the_queue_is_complete(line: Line, sqs: SQSClient) -> None:
@@ -239,3 +239,38 @@ def test_a_bounce_in_the_queue_is_complete(line: Line, sqs: SQSClient) -> None:
     (body,) = bodies(sqs, line.url)
     again: Bounce = decode(json.dumps(body))
     assert again.request() == given.request()
+
+
+def test_a_message_of_this_stacks_is_verified(line: Line, sqs: SQSClient) -> None:
+    given = bounce()
+    line.put(given)
+    (message,) = sqs.receive_message(QueueUrl=line.url)["Messages"]
+    assert verify(message["Body"], QUEUE_KEY) == given
+
+
+@given(
+    field=st.sampled_from([each.encode_name for each in msgspec.structs.fields(Bounce)]),
+    value=JSON | MOMENTS,
+)
+def test_a_message_in_which_anything_was_changed_is_nobodys(field: str, value: Any) -> None:
+    ours = encode(bounce(), QUEUE_KEY)
+    message = json.loads(ours)
+    same = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    assert same == ours, "what follows changes the field only"
+    message["bounce"][field] = value
+    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    assume(body != ours)
+    with pytest.raises(PoisonError):
+        verify(body, QUEUE_KEY)
+
+
+@given(proof=JSON | st.text(alphabet="0123456789abcdef", min_size=64, max_size=64))
+def test_a_proof_that_is_made_up_proves_nothing(proof: Any) -> None:
+    message = json.loads(encode(bounce(), QUEUE_KEY))
+    with pytest.raises(PoisonError):
+        verify(json.dumps(message | {"proof": proof}), QUEUE_KEY)
+
+
+def test_another_stacks_message_is_not_ours() -> None:
+    with pytest.raises(PoisonError, match="its proof is wrong"):
+        verify(encode(bounce(), b"another" * 5), QUEUE_KEY)

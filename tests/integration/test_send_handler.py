@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from bouncer.aws import stack_key
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import encode
 from functions.send import app
 from tests.integration.builders import (
     BOUNCES,
     NOBODY,
+    QUEUE_KEY,
     Answer,
     Context,
     SesServer,
@@ -61,6 +63,8 @@ def site(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, printed: Printed
 ) -> Site:
     site = Site(services, ses_server, printed)
+    key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
+    services.dynamodb.put_item(TableName=BOUNCES, Item=key)
     environment = {
         "BOUNCE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": site.bounce_queue,
@@ -76,7 +80,7 @@ def site(
 def record(body: str | Bounce, *, message_id: str = "", tries: int = 1) -> dict[str, Any]:
     """A message as Lambda's poller hands it over; its id is that of its mail, unless given."""
     if isinstance(body, Bounce):
-        message_id, body = message_id or body.message_id, encode(body)
+        message_id, body = message_id or body.message_id, encode(body, QUEUE_KEY)
     return {
         "messageId": message_id,
         "body": body,
@@ -238,6 +242,7 @@ def test_a_dead_letter_that_is_redriven_is_sent(site: Site) -> None:
 
 
 def test_a_ledger_that_fails_hands_back_what_it_was_asked_about(site: Site) -> None:
+    app.application().key()  # the worker has been at work before
     fail(site.dynamodb, "UpdateItem", Answer(code="InternalServerError", status=500))
     old = bounce("old", received_at=datetime.now(UTC) - timedelta(hours=1))
     assert site.work(record(old), record(bounce("new"))) == ["old"]
@@ -276,3 +281,21 @@ def test_where_addresses_are_not_wanted_none_is_printed(
     assert "nobody" not in site.printed.text
     assert "example.com" not in site.printed.text
     assert "MessageRejected" in site.printed.text
+
+
+def test_a_message_that_this_stack_did_not_write_is_set_aside_and_not_sent(site: Site) -> None:
+    forged = record(encode(bounce("forged"), b"another key"), message_id="forged")
+    assert site.work(forged, record(bounce("ours"))) == []
+    assert site.sent_for == ["ours"]
+    assert site.state("forged") is None
+    (kept,) = site.dead_letters
+    assert kept["bounce"]["message_id"] == "forged"
+    assert site.printed.counts["BounceDeadLettered:unreadable"] == 1
+
+
+def test_without_the_key_everything_comes_again(site: Site) -> None:
+    fail(site.dynamodb, "UpdateItem", Answer(code="AccessDeniedException"))
+    assert site.work(record(bounce("a")), record(bounce("b"))) == ["a", "b"]
+    assert site.sent_for == []
+    assert site.work(record(bounce("a")), record(bounce("b"))) == []
+    assert sorted(site.sent_for) == ["a", "b"]

@@ -122,7 +122,7 @@ class Caller:
                 DynamoSlots(dynamodb, plan.table), plan.pace, clock=self._clock, sleep=self._sleep
             ),
             send_bounce=self._send_bounce,
-            queue=SqsBounceQueue(self._sqs, plan.queue),
+            queue=SqsBounceQueue(self._sqs, plan.queue, lambda: b"key"),
             terms=Terms(wait_budget=3 * plan.pace.interval, penalty=2 * plan.pace.interval),
             count=lambda event: self._note("event", event),
             clock=self._datetime,

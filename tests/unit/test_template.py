@@ -588,6 +588,20 @@ def test_the_receipt_rule_stores_the_mail_before_it_invokes_the_function() -> No
     assert actions == ["S3Action", "LambdaAction"]
 
 
+# --- Queues over TLS only ----------------------------------------------------------------------
+
+
+def test_queues_of_bounces_and_events_refuse_plain_http() -> None:
+    policy = resources("AWS::SQS::QueuePolicy")["QueuesOverTls"]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    covered = {each["Ref"] for each in policy["Queues"]}
+    assert covered == {each["Fn::GetAtt"][0] for each in statement["Resource"]}
+    fed_by_a_service = {"AuditQueue", "UsageQueue", "UsageDeadLetterQueue"}
+    assert covered == set(QUEUES) - fed_by_a_service
+
+
 # --- Metrics ---------------------------------------------------------------------------------
 
 ALARMS = resources("AWS::CloudWatch::Alarm")

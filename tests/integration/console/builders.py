@@ -24,6 +24,7 @@ from tests.integration.builders import (
     MAILBOXES,
     NOBODY,
     PREFIX,
+    QUEUE_KEY,
     bounce,
     create_mailbox_table,
     ses_event,
@@ -178,7 +179,7 @@ def settle(dynamodb: DynamoDBClient, state: BounceState, message_id: str = "msg1
 
 def dead_bounce(sqs: SQSClient, stack: Stack, message_id: str = "msg1", hours: float = 1) -> None:
     received_at = datetime.now(UTC) - timedelta(hours=hours)
-    body = encode(bounce(message_id, received_at=received_at))
+    body = encode(bounce(message_id, received_at=received_at), QUEUE_KEY)
     sqs.send_message(QueueUrl=stack.dead_letters, MessageBody=body)
 
 

@@ -22,8 +22,17 @@ class SqsBounceQueue:
     """A BounceQueue."""
 
     def __init__(
-        self, client: "SQSClient", queue_url: str, clock: Callable[[], datetime] = utc_now
+        self,
+        client: "SQSClient",
+        queue_url: str,
+        key: Callable[[], bytes],
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """
+        Args:
+            key: the stack's, which proves whose messages these are.
+        """
+        self._key = key
         self._client = client
         self._queue_url = queue_url
         self._clock = clock
@@ -36,7 +45,7 @@ class SqsBounceQueue:
                 check_time_for(timing.ATTEMPT)
                 self._client.send_message(
                     QueueUrl=self._queue_url,
-                    MessageBody=encode(bounce),
+                    MessageBody=encode(bounce, self._key()),
                     DelaySeconds=int(min(delay, _MAX_DELAY).total_seconds()),
                 )
         except FAILURES as error:

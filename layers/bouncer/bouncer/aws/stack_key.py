@@ -5,12 +5,19 @@ such a value only in Secrets Manager, for $0.40 a month (docs/decisions.md).
 """
 
 import secrets
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 ITEM = {"pk": {"S": "key"}, "sk": {"S": "log"}}
+
+
+def key_of(client: "DynamoDBClient", table: str) -> Callable[[], bytes]:
+    """The key, asked for when it is first needed; a table that did not answer is asked again."""
+    return cache(lambda: stack_key(client, table))
 
 
 def stack_key(client: "DynamoDBClient", table: str) -> bytes:

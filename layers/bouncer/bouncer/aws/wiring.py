@@ -13,6 +13,7 @@ from bouncer.aws.policy_source import AppConfigPolicy, FilePolicy
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
+from bouncer.aws.stack_key import key_of
 from bouncer.aws.stored_mail import StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.aws.usage import DynamoUsage
@@ -48,7 +49,9 @@ def delivery(
         ledger=DynamoLedger(dynamodb, settings.bounce_table, retention=settings.ledger_retention),
         limiter=Limiter(DynamoSlots(dynamodb, settings.bounce_table, repaired), settings.pace),
         send_bounce=SesSendBounce(clients.ses()),
-        queue=SqsBounceQueue(clients.sqs(), settings.bounce_queue_url),
+        queue=SqsBounceQueue(
+            clients.sqs(), settings.bounce_queue_url, key_of(dynamodb, settings.bounce_table)
+        ),
         terms=settings.terms,
         count=count,
     )

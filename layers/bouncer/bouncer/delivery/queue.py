@@ -1,5 +1,7 @@
 """Bounces that wait: the queue's message, versioned and complete, and the port to it."""
 
+import hashlib
+import hmac
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -12,23 +14,53 @@ from bouncer.delivery.bounce import Bounce
 class QueuedBounce(msgspec.Struct, frozen=True, kw_only=True, tag_field="version", tag=1):
     """What stands in the queue; whoever takes it out looks nothing up and decides nothing."""
 
-    bounce: Bounce
+    bounce: msgspec.Raw
+    """As it was written: the proof is of these bytes."""
+    proof: str = ""
+    """That this stack wrote it; whoever may only write to the queue has not the key."""
 
 
 class PoisonError(ValueError):
     """A queue message that no retry will ever make readable."""
 
 
-def encode(bounce: Bounce) -> str:
-    return msgspec.json.encode(QueuedBounce(bounce=bounce)).decode()
+def encode(bounce: Bounce, key: bytes) -> str:
+    """
+    Args:
+        key: the stack's.
+    """
+    written = msgspec.json.encode(bounce)
+    message = QueuedBounce(bounce=msgspec.Raw(written), proof=_proof(written, key))
+    return msgspec.json.encode(message).decode()
+
+
+def verify(body: str, key: bytes) -> Bounce:
+    """What the worker may send.
+
+    Raises:
+        PoisonError: as `decode` does, or this stack did not write it.
+    """
+    bounce = decode(body)
+    message = msgspec.json.decode(body, type=QueuedBounce)
+    proof = _proof(bytes(message.bounce), key)
+    if not hmac.compare_digest(proof.encode(), message.proof.encode("utf-8", "replace")):
+        raise PoisonError("not a queued bounce of this stack's: its proof is wrong")
+    return bounce
+
+
+def _proof(written: bytes, key: bytes) -> str:
+    return hmac.digest(key, b"queued-bounce " + written, hashlib.sha256).hex()
 
 
 def decode(body: str) -> Bounce:
-    """Raises:
-    PoisonError: not a queued bounce of a version that this code knows, or not a whole one.
+    """What a message says, whoever wrote it: for showing it, not for sending it.
+
+    Raises:
+        PoisonError: not a queued bounce of a version that this code knows, or not a whole one.
     """
     try:
-        bounce = msgspec.json.decode(body, type=QueuedBounce).bounce
+        message = msgspec.json.decode(body, type=QueuedBounce)
+        bounce = msgspec.json.decode(message.bounce, type=Bounce)
         bounce.deadline(timedelta(0))  # there is such a moment
     except (msgspec.DecodeError, RecursionError, OverflowError) as error:
         raise PoisonError(f"not a queued bounce: {error}") from error
