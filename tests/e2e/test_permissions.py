@@ -23,6 +23,7 @@ from tests.e2e.conftest import Site
 _NOT_ENFORCED_HERE = {
     ("InboundRole", "WriteItsLog"),
     ("InboundRole", "SeeWhatABurstHasCounted"),
+    ("InboundRole", "SeeWhatABurstHasRecorded"),
     ("SendRole", "WriteItsLog"),
     ("SendRole", "TakeBouncesFromTheQueue"),
     ("UsageRole", "WriteItsLog"),

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from tests.integration.builders import (
     create_mailbox_table,
     set_date,
 )
+from tests.unit.test_template import statements_on
 
 REGION = "us-east-1"
 
@@ -126,11 +128,44 @@ class VirtualTime:
         self._slept += max(seconds, 1e-6)
 
 
+def leading_keys(request: Any) -> Iterator[str]:
+    """Of the items of BounceTable that a request names."""
+    if isinstance(request, dict):
+        if request.get("TableName") == BOUNCES:
+            key = request.get("Key") or request.get("Item") or {}
+            if "pk" in key:
+                yield key["pk"]["S"]
+        for each in request.values():
+            yield from leading_keys(each)
+    elif isinstance(request, list):
+        for each in request:
+            yield from leading_keys(each)
+
+
+@pytest.fixture
+def used_keys(dynamodb: DynamoDBClient) -> set[str]:
+    """The partition keys in BounceTable that anybody asked for."""
+    used: set[str] = set()
+
+    def note(params: Any, **_: Any) -> None:
+        used.update(leading_keys(params))
+
+    dynamodb.meta.events.register("before-parameter-build.dynamodb", note)
+    return used
+
+
 @pytest.fixture
 def services(
-    monkeypatch: pytest.MonkeyPatch, dynamodb: DynamoDBClient, s3: S3Client, sqs: SQSClient
-) -> Services:
-    """The functions' clients are the test's, and their limiter lives in virtual time."""
+    monkeypatch: pytest.MonkeyPatch,
+    dynamodb: DynamoDBClient,
+    s3: S3Client,
+    sqs: SQSClient,
+    used_keys: set[str],
+) -> Iterator[Services]:
+    """The functions' clients are the test's, and their limiter lives in virtual time.
+
+    Whatever a test does, its functions touch only items that some role may.
+    """
     passing = VirtualTime()
     limiter = partial(
         Limiter, clock=passing.clock, monotonic=passing.monotonic, sleep=passing.sleep
@@ -140,7 +175,13 @@ def services(
     monkeypatch.setattr(clients, "dynamodb", lambda: dynamodb)
     monkeypatch.setattr(clients, "s3", lambda: s3)
     monkeypatch.setattr(clients, "sqs", lambda: sqs)
-    return Services(dynamodb, s3, sqs)
+    yield Services(dynamodb, s3, sqs)
+    allowed = {
+        key
+        for each in statements_on("BounceTable")
+        for key in each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
+    }
+    assert [key for key in used_keys if not any(fnmatchcase(key, each) for each in allowed)] == []
 
 
 class Printed:

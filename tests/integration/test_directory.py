@@ -268,3 +268,32 @@ def test_nobody_is_unknown_because_the_table_did_not_answer(
     fail(dynamodb, "BatchGetItem", Answer(code="ProvisionedThroughputExceededException"))
     with pytest.raises(ClientError):
         directory.look_up([ALICE])
+
+
+def test_nothing_else_of_a_users_own_table_reaches_the_function(dynamodb: DynamoDBClient) -> None:
+    read: list[str] = []
+
+    def note(parsed: Any, **_: Any) -> None:
+        read.extend(name for each in parsed["Responses"][MAILBOXES] for name in each)
+
+    dynamodb.meta.events.register("after-call.dynamodb.BatchGetItem", note)
+    entry: Any = {
+        "address": {"S": ALICE},
+        "quota": {"N": "1000"},
+        "password_hash": {"S": "$2b$12$secret"},
+    }
+    dynamodb.put_item(TableName=MAILBOXES, Item=entry)
+    directory = DynamoDirectory(dynamodb, MAILBOXES, names={"quota_bytes": "quota"})
+    mailbox = found(directory, ALICE)
+    assert mailbox is not None
+    assert mailbox.quota_bytes == 1000
+    assert sorted(read) == ["address", "quota"]
+
+
+def test_two_fields_may_be_kept_in_one_attribute(dynamodb: DynamoDBClient) -> None:
+    """DynamoDB refuses a projection that names an attribute twice."""
+    put_mailbox(dynamodb, quota_bytes=7)
+    names = {"used_bytes": "quota_bytes"}
+    mailbox = found(DynamoDirectory(dynamodb, MAILBOXES, names=names), ALICE)
+    assert mailbox is not None
+    assert (mailbox.quota_bytes, mailbox.used_bytes) == (7, 7)

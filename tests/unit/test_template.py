@@ -588,6 +588,41 @@ def test_the_receipt_rule_stores_the_mail_before_it_invokes_the_function() -> No
     assert actions == ["S3Action", "LambdaAction"]
 
 
+# --- Roles, to the item ------------------------------------------------------------------------
+
+
+def statements_on(table: str) -> list[dict[str, Any]]:
+    arn = {"Fn::GetAtt": [table, "Arn"]}
+    return [
+        each
+        for role in resources("AWS::IAM::Role").values()
+        for each in walk(role)
+        if isinstance(each, dict) and each.get("Resource") == arn
+    ]
+
+
+def test_every_statement_on_the_bounce_table_names_the_kinds_of_items_that_it_is_for() -> None:
+    found = statements_on("BounceTable")
+    assert len(found) >= 8
+    for each in found:
+        keys = each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
+        assert keys
+        assert "*" not in keys
+
+
+def test_usage_writes_no_attribute_of_a_mailbox_but_its_own() -> None:
+    found = [
+        each
+        for role in resources("AWS::IAM::Role").values()
+        for each in walk(role)
+        if isinstance(each, dict) and each.get("Sid") in ("CountMailInMailboxes", "GiveBack")
+    ]
+    assert len(found) == 3
+    for each in found:
+        allowed = each["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"]
+        assert set(allowed) == {"address", "used_bytes", "messages_day", "messages_today"}
+
+
 # --- Queues over TLS only ----------------------------------------------------------------------
 
 

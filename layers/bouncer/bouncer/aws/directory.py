@@ -44,6 +44,9 @@ class DynamoDirectory:
         self._table = table
         self._names = names
         self._key = names.get("address", "address")
+        # A user's own table may hold what is none of ours, such as password hashes.
+        ours = [names.get(each.name, each.name) for each in msgspec.structs.fields(Mailbox)]
+        self._attributes = {f"#a{number}": name for number, name in enumerate(dict.fromkeys(ours))}
         self._on_bad_item = on_bad_item
 
     def look_up(self, recipients: Iterable[str]) -> dict[str, Answer]:
@@ -74,7 +77,12 @@ class DynamoDirectory:
     def _read_chunk(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
         for _ in range(_ATTEMPTS):
-            answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys}})
+            asked: Any = {
+                "Keys": keys,
+                "ProjectionExpression": ", ".join(self._attributes),
+                "ExpressionAttributeNames": self._attributes,
+            }
+            answer = self._client.batch_get_item(RequestItems={self._table: asked})
             items += answer["Responses"].get(self._table, [])
             keys = list(answer["UnprocessedKeys"].get(self._table, {"Keys": []})["Keys"])
             if not keys:
