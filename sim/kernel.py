@@ -62,7 +62,7 @@ class Actor:
         self.doomed = False
         self.ended = False
         self.failures = 0
-        """How many of its requests were given up."""
+        """How many of its requests were made and given up."""
 
     def kill(self) -> None:
         """It never comes back from where it waits; what it did stays done."""

@@ -111,7 +111,6 @@ class Network(NamedTuple):
         if self.faults.falls("frozen", self.kernel.now):
             seconds = self.kernel.chance.choice((0.3, 2.0, 8.0, 20.0, 45.0))
             self.kernel.note("!", f"frozen for {seconds} s")
-            actor.failures += 1  # it may have no time left to note what it did
             actor.machine.freeze()
             self.kernel.pause(seconds)
             actor.machine.thaw()
@@ -139,6 +138,7 @@ class Client:
     def request[T](self, operation: str, what: str, do: Callable[[], T], body: str = "") -> T:
         """Let the service do something, as often as botocore would ask for it."""
         attempt = 1
+        facts: dict[str, Any]
         while True:
             try:
                 return self._try(operation, what, do, body)
@@ -147,28 +147,18 @@ class Client:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
                 if status < 500 and not any(each in code for each in _PASSING):
                     raise
-                response: Any = (_Http(status), error.response)
-                self._emit(
-                    "needs-retry",
-                    operation,
-                    attempts=attempt,
-                    response=response,
-                    caught_exception=None,
-                )
-                if attempt == self._tries:
-                    self._failed()
-                    raise
+                failed: Any = error
+                facts = {"response": (_Http(status), error.response), "caught_exception": None}
             except _LOST as error:
-                self._emit(
-                    "needs-retry",
-                    operation,
-                    attempts=attempt,
-                    response=None,
-                    caught_exception=error,
-                )
-                if attempt == self._tries:
-                    self._failed()
-                    raise
+                failed, facts = error, {"response": None, "caught_exception": error}
+            try:
+                self._emit("needs-retry", operation, attempts=attempt, **facts)
+            except Exception:
+                self._failed()
+                raise
+            if attempt == self._tries:
+                self._failed()
+                raise failed
             self._kernel.pause(min(20.0, self._kernel.chance.random() * 2 ** (attempt - 1)))
             attempt += 1
 
@@ -202,7 +192,6 @@ class Client:
             self._emit("before-send", operation, request=request)
         except Exception as error:
             note(what, f"not asked: {type(error).__name__}")
-            self._failed()
             raise
         try:
             self.connect()

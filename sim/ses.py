@@ -31,6 +31,8 @@ class Call(msgspec.Struct, kw_only=True):
     """How long its connection had been idle."""
     suspended: bool
     """The process stood still between its last look at the clock and the call."""
+    failures: int
+    """How many of its process's requests had failed before."""
     accepted: bool = False
     answered: bool = False
     lost: bool = False
@@ -38,8 +40,8 @@ class Call(msgspec.Struct, kw_only=True):
 
     @property
     def crashed(self) -> bool:
-        """Its process died, or could not note what became of it."""
-        return self.run.doomed or self.run.failures > 0
+        """Its process died, or a request of it failed afterwards: the note, perhaps."""
+        return self.run.doomed or self.run.failures > self.failures
 
 
 class Ses:
@@ -125,6 +127,7 @@ class SESClient(Client):
             recipients=people,
             idle=0.0,
             suspended=False,
+            failures=actor.failures,
         )
         self._call = call
         what = f"SendBounce {call.message_id} {' '.join(people)}"

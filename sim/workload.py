@@ -4,6 +4,7 @@ import random
 
 import msgspec
 
+from bouncer import timing
 from sim.receiving import Mail
 
 OURS = "example.com"
@@ -68,7 +69,7 @@ class Workload(msgspec.Struct, kw_only=True):
         return cls(
             kind=kind,
             interval=interval,
-            margin=chance.choice((60.0, 300.0, 300.0, 43200.0)),
+            margin=chance.choice((timing.LEAST_WINDOW_MARGIN, 300.0, 300.0, 43200.0)),
             mails=mails[:most],
             mailboxes=boxes,
             deletions=deletions,

@@ -15,6 +15,7 @@ from bouncer import timing
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.ledger import (
     CALLS_WITHOUT_ANSWER,
+    OF_A_CALL,
     SETTLED,
     UNANSWERED,
     BounceState,
@@ -417,10 +418,9 @@ def test_nobody_is_asked_whose_answer_could_come_too_late(at: At) -> None:
     with pytest.raises(LedgerUnavailableError):
         at.ledger.claim(MAIL, {NOBODY: "unknown-recipient"}, owner="me", until=late)
     at.claim()
-    with pytest.raises(LedgerUnavailableError):
-        at.ledger.settle([entry(BounceState.SENT)], owner="me", until=late)
-    with pytest.raises(LedgerUnavailableError):
-        at.ledger.note_lost_answers(MAIL, {NOBODY: 1}, owner="me", until=late)
+    for state in (BounceState.EXPIRED, BounceState.QUEUED):
+        with pytest.raises(LedgerUnavailableError):
+            at.ledger.settle([entry(state)], owner="me", until=late)
     with pytest.raises(LedgerUnavailableError):
         at.ledger.history(MAIL, until=late)
     with pytest.raises(LedgerUnavailableError):
@@ -429,6 +429,22 @@ def test_nobody_is_asked_whose_answer_could_come_too_late(at: At) -> None:
         at.ledger.give_up([entry(BounceState.SENT, "a@example.com")], until=late)
     (only,) = at.ledger.history(MAIL)
     assert (only.state, only.lost_answers) == (BounceState.CLAIMED, 0)
+
+
+@pytest.mark.parametrize("state", sorted(OF_A_CALL))
+@pytest.mark.parametrize("late", [timedelta(seconds=1), timedelta(0), -timedelta(minutes=1)])
+def test_what_became_of_a_call_is_noted_however_late(
+    at: At, state: BounceState, late: timedelta
+) -> None:
+    """Who was frozen after his call: nobody may send the bounce again because of that."""
+    both = ("a@example.com", "b@example.com")
+    at.claim(*both)
+    until = at.now + late
+    at.ledger.note_lost_answers(MAIL, dict.fromkeys(both, 1), owner="me", until=until)
+    assert [each.lost_answers for each in at.ledger.history(MAIL)] == [1, 1]
+    ends = [entry(state, each) for each in both]
+    assert at.ledger.settle(ends, owner="me", until=until) == {}
+    assert [each.state for each in at.ledger.history(MAIL)] == [state, state]
 
 
 # --- Both at once ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from bouncer.address import normalise
 from bouncer.backend import OutOfTimeError
 from bouncer.delivery.ledger import (
     CALLS_WITHOUT_ANSWER,
+    OF_A_CALL,
     BounceState,
     Claims,
     LedgerEntry,
@@ -85,7 +86,8 @@ class MemoryLedger:
     ) -> dict[str, BounceState]:
         standing = {}
         for entry in entries:
-            self._request("settle", entry.message_id, until)
+            its_end = None if entry.state in OF_A_CALL else until
+            self._request("settle", entry.message_id, its_end)
             line = self._line(entry.message_id, entry.recipient)
             if line is not None and _is_holder(line, owner):
                 self._put(_merged(line.entry, entry), owner)
@@ -97,7 +99,7 @@ class MemoryLedger:
         self, message_id: str, lost_answers: Mapping[str, int], *, owner: str, until: datetime
     ) -> None:
         for recipient, lost in lost_answers.items():
-            self._request("note_lost_answers", message_id, until)
+            self._request("note_lost_answers", message_id, None)
             line = self._line(message_id, recipient)
             if line is not None and _is_holder(line, owner):
                 self._put(msgspec.structs.replace(line.entry, lost_answers=lost), owner)

@@ -95,7 +95,7 @@ def test_a_variable_that_is_missing_is_named(name: str, value: str | None) -> No
         ("SEND_INTERVAL_SECONDS", "-1"),
         ("SEND_INTERVAL_SECONDS", "soon"),
         ("WAIT_BUDGET_SECONDS", "-1"),
-        ("WINDOW_MARGIN_SECONDS", "-1"),
+        ("WINDOW_MARGIN_SECONDS", "59"),
         ("LEDGER_RETENTION_DAYS", "2"),
         ("LEDGER_RETENTION_DAYS", "7.5"),
         ("LOG_ADDRESSES", "some"),

@@ -226,6 +226,7 @@ def test_the_templates_times_are_those_that_the_code_counts_on() -> None:
     assert SEND_TIMEOUT == timing.SEND_TIMEOUT
     assert BOUNCE_QUEUE["VisibilityTimeout"] == timing.VISIBILITY
     assert PARAMETERS["WaitBudgetSeconds"]["MaxValue"] == timing.LONGEST_WAIT_BUDGET
+    assert PARAMETERS["WindowMarginSeconds"]["MinValue"] == timing.LEAST_WINDOW_MARGIN
 
 
 def test_the_longest_wait_for_a_slot_leaves_time_for_the_answer() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 import msgspec
 
+from bouncer import timing
 from bouncer.address import normalise_domain
 from bouncer.delivery.calls import Terms
 from bouncer.inbound import LateBounces
@@ -15,6 +16,7 @@ from bouncer.plan import Disposition
 from bouncer.policy.file import Mode
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Margin = Annotated[float, msgspec.Meta(ge=timing.LEAST_WINDOW_MARGIN)]
 
 
 class SettingsError(ValueError):
@@ -60,7 +62,7 @@ class Settings(_Environment, frozen=True, kw_only=True, rename="upper"):
     bounce_queue_url: str
     send_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     wait_budget_seconds: Seconds = 3.0
-    window_margin_seconds: Seconds = 300.0
+    window_margin_seconds: Margin = 300.0
     ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
     log_addresses: LogAddresses = LogAddresses.FULL
 

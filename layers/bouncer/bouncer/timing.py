@@ -36,6 +36,8 @@ CALL = SES_CALL + ATTEMPT
 """With the note of what became of it."""
 LEAD = 0.25
 """The connection is made ready so long before the turn."""
+LEAST_WINDOW_MARGIN = 60.0
+"""The template takes no less: a call is answered inside SES's 24 hours."""
 
 # --- Invocations -----------------------------------------------------------------------------
 
@@ -69,6 +71,8 @@ LONGEST_DELAY = 900.0
 assert ATTEMPT < RESERVE, "one try at keeping the event fits into what is kept for it"
 assert LEAD < SES_CONNECT
 assert LEAD < STALE, "a connection that was made ready is still so at the turn"
+# The window is looked at, then a connection is opened, the turn comes, and the call is answered.
+assert SES_CALL + LEAD + SES_CALL < LEAST_WINDOW_MARGIN
 assert SES_CALL < CALL, "the end of a call can be noted"
 assert RESERVE < CALL < INBOUND_TIMEOUT - RESERVE
 assert LONGEST_WAIT_BUDGET + CALL + RESERVE < INBOUND_TIMEOUT, "who waited longest can still call"

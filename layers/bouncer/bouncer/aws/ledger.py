@@ -1,6 +1,7 @@
 """The ledger in DynamoDB: one item a (message, recipient), written under conditions."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,11 @@ from botocore.exceptions import ClientError
 
 from bouncer import timing
 from bouncer.address import normalise
-from bouncer.aws.deadline import FAILURES
+from bouncer.aws.deadline import FAILURES, tried_once
 from bouncer.deadline import check_time_for, deadline, utc_now
 from bouncer.delivery.ledger import (
     CALLS_WITHOUT_ANSWER,
+    OF_A_CALL,
     BounceState,
     Claims,
     LedgerEntry,
@@ -107,7 +109,9 @@ class DynamoLedger:
         for entry in entries:
             facts = _facts(entry) | {"lost_answers": {"N": str(entry.lost_answers)}}
             key = _key(entry.message_id, entry.recipient)
-            written, before = self._write(key, facts, _SETTLE, owner=owner, until=until)
+            written, before = self._write(
+                key, facts, _SETTLE, owner=owner, until=until, however_late=entry.state in OF_A_CALL
+            )
             if not written and before is not None:
                 standing[entry.recipient] = before.state
         return standing
@@ -118,7 +122,8 @@ class DynamoLedger:
         for recipient, lost in lost_answers.items():
             # A number, not an addition: the SDK may send it twice.
             facts = {"lost_answers": {"N": str(lost)}}
-            self._write(_key(message_id, recipient), facts, _SETTLE, owner=owner, until=until)
+            key = _key(message_id, recipient)
+            self._write(key, facts, _SETTLE, owner=owner, until=until, however_late=True)
 
     def record(self, entries: Iterable[LedgerEntry], *, until: datetime) -> dict[str, BounceState]:
         return self._write_unheld(entries, _RECORD, until)
@@ -161,8 +166,13 @@ class DynamoLedger:
         *,
         until: datetime,
         owner: str = "",
+        however_late: bool = False,
     ) -> tuple[bool, LedgerEntry | None]:
-        """Write the facts under a condition: whether they were, and what stood there before."""
+        """Write the facts under a condition: whether they were, and what stood there before.
+
+        Args:
+            however_late: the first try is made although the time is over.
+        """
         now = self._clock()
         facts = {
             **facts,
@@ -175,8 +185,9 @@ class DynamoLedger:
         asked = {**_VALUES, ":now": {"N": _epoch(now)}, ":owner": {"S": owner}, ":none": {"N": "0"}}
         expressions = f"{update} {condition}"
         try:
-            with deadline(until, self._clock):
-                check_time_for(timing.ATTEMPT)
+            with deadline(until, self._clock), tried_once() if however_late else nullcontext():
+                if not however_late:
+                    check_time_for(timing.ATTEMPT)
                 before = self._client.update_item(
                     TableName=self._table,
                     Key=key,

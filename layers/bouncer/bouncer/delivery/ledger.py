@@ -42,6 +42,9 @@ SETTLED = frozenset({BounceState.SENT, BounceState.SUPPRESSED, BounceState.EXPIR
 CALLS_WITHOUT_ANSWER = 2
 """After so many calls whose answer never came nobody calls again: each may have sent it."""
 
+OF_A_CALL = frozenset({BounceState.SENT, BounceState.REJECTED})
+"""Ends that a call has: what is not noted of them is, perhaps, done once more."""
+
 UNANSWERED = "AnswerLost"
 """The `error_code` of what was rejected for that."""
 
@@ -89,7 +92,8 @@ class LedgerUnavailableError(BackendUnavailableError):
 class Ledger(Protocol):
     """Every method raises LedgerUnavailableError when not all was written or read.
 
-    `until` is when the caller's time ends: nothing is asked whose answer might come later.
+    `until` is when the caller's time ends: nothing is asked whose answer might come later, but
+    for what became of a call, which is written down however late it is, with one try a recipient.
     """
 
     def claim(
