@@ -240,11 +240,6 @@ def _claims_end(world: World) -> Iterator[Violation]:
         # Who died, or could not write, after his call left a claim that nobody may take up.
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
         excused = unsaid or message_id in kept
-        # Its holder died, and who came after him accepts it: docs/simulator.md, "known".
-        recipient = sk.removeprefix("recipient#")
-        mail = next((each for each in world.work.mails if each.id == message_id), None)
-        excused |= not _refused(world, recipient)
-        excused |= mail is not None and _withheld(world, mail, recipient)
         if state in ("claimed", "queued") and not excused:
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id

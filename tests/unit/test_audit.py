@@ -196,6 +196,58 @@ def test_a_claim_in_force_is_waited_for_and_one_left_behind_is_not() -> None:
     assert site.sent.told == [NOBODY]
 
 
+LATER = UNTIL + timedelta(seconds=3)
+
+
+def look_later(site: Site, its: InboundMessage) -> Audited:
+    site.now = max(site.now, LATER)
+    return site.audit.run({its.message_id: its}, until=site.now + timedelta(seconds=55))
+
+
+def left_behind(site: Site, *recipients: str) -> None:
+    """Claims of an invocation that died."""
+    reasons = dict.fromkeys(recipients, "unknown-recipient")
+    site.ledger.claim("msg1", reasons, owner="dead", until=UNTIL)
+
+
+def test_a_claim_on_somebody_who_was_accepted_afterwards_ends() -> None:
+    """His mailbox appeared between two deliveries of the mail."""
+    site = Site()
+    left_behind(site, ALICE)
+    handle(site, mail(ALICE))
+    assert site.run(mail(ALICE)).again == {"msg1"}, "its holder may be at work"
+    assert site.ledger.state("msg1", ALICE) is BounceState.CLAIMED
+    assert look_later(site, mail(ALICE)) == Audited()
+    (line,) = site.ledger.history("msg1")
+    assert (line.state, line.reason) == (BounceState.SUPPRESSED, "decided-otherwise")
+
+
+@pytest.mark.parametrize(
+    ("recipient", "reason"), [(ALICE, "decided-otherwise"), (OFF, FOUND_UNDECIDED)]
+)
+def test_a_claim_that_the_audit_does_not_carry_out_ends_at_its_next_look(
+    recipient: str, reason: str
+) -> None:
+    site = Site()
+    left_behind(site, recipient)
+    first = look_later(site, mail(recipient))
+    assert len(first.found) == 1
+    assert first.again == {"msg1"}
+    assert look_later(site, mail(recipient)) == Audited()
+    (line,) = site.ledger.history("msg1")
+    assert (line.state, line.reason) == (BounceState.SUPPRESSED, reason)
+    assert site.sent.told == []
+
+
+def test_a_claim_on_somebody_who_is_recorded_as_bounced_is_left_alone() -> None:
+    """His bounce may wait in the queue, whose worker takes the claim over."""
+    site = Site()
+    left_behind(site, NOBODY)
+    handle(site, mail(NOBODY))
+    assert look_later(site, mail(NOBODY)) == Audited()
+    assert site.ledger.state("msg1", NOBODY) is BounceState.CLAIMED
+
+
 @pytest.mark.parametrize("state", [s for s in BounceState if s is not BounceState.CLAIMED])
 def test_an_end_in_the_ledger_accounts_for_a_recipient(state: BounceState) -> None:
     site = Site()

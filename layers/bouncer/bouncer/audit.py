@@ -3,21 +3,25 @@
 SES publishes a notice of every mail that a rule took, whatever becomes of the function. A
 recipient is accounted for when the mail's record names him, or when his line in the ledger is
 at an end or waits in the queue. A claim whose lease is over was left behind by an invocation
-that died: nobody works on it any more.
+that died: nobody works on it any more. Where whoever came after it did not bounce the recipient,
+because his mailbox is there by now or because it is too late, the audit ends the claim.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import msgspec
 
 from bouncer import timing
+from bouncer.address import normalise
 from bouncer.backend import BackendUnavailableError
-from bouncer.delivery.ledger import BounceState, Ledger
+from bouncer.delivery.ledger import BounceState, Ledger, LedgerEntry
+from bouncer.guards import OtherReason
 from bouncer.inbound import Handled, Inbound, LateBounces
-from bouncer.mail_record import MailRecord, MailRecords
+from bouncer.mail_record import FOUND_UNDECIDED, MailRecord, MailRecords
 from bouncer.message import InboundMessage
+from bouncer.policy.decide import Outcome
 
 # What handling one mail takes when every backend is slow; with less time left, it waits.
 _ONE_MAIL = timedelta(seconds=timing.CALL)
@@ -73,44 +77,63 @@ class Audit:
         except BackendUnavailableError as error:
             return Audited(again=frozenset(notices), failures=dict.fromkeys(notices, error))
         for key, mail in notices.items():
-            if not self._uncovered(mail, records.get(mail.message_id)):
-                continue
             if until - self._clock() < _ONE_MAIL:
                 again.add(key)
                 continue
+            record = records.get(mail.message_id)
             try:
-                handled = self._look(mail, records.get(mail.message_id), until)
+                lines = self._ledger.history(mail.message_id, until=until)
+                claims = [each for each in lines if each.state is BounceState.CLAIMED]
+                if any(self._in_force(each) for each in claims):
+                    again.add(key)
+                    continue
+                if self._missed(mail, record, lines):
+                    # The whole mail, for its rules may ask of all its recipients; what has been
+                    # done for some is not done again: ledger and usage know it.
+                    handled = self._inbound.handle(
+                        mail, owner=self._new_owner(), until=until, late=self._late
+                    )
+                    found.append(handled)
+                    told = {normalise(each.recipient) for each in handled.fates}
+                    if any(normalise(each.recipient) not in told for each in claims):
+                        again.add(key)  # the record says now what became of these
+                else:
+                    self._end(claims, record, until)
             except Exception as error:  # noqa: BLE001  (one mail must not cost the others theirs)
                 failures[key] = error
                 again.add(key)
-                continue
-            if handled is None:
-                again.add(key)
-            elif isinstance(handled, Handled):
-                found.append(handled)
         return Audited(found=tuple(found), again=frozenset(again), failures=failures)
 
-    def _look(
-        self, mail: InboundMessage, record: MailRecord | None, until: datetime
-    ) -> Handled | bool | None:
-        """What was handled, True when nothing had to be, None when somebody is at work."""
-        lines = {
-            each.recipient: each for each in self._ledger.history(mail.message_id, until=until)
+    def _in_force(self, claim: LedgerEntry) -> bool:
+        return claim.lease_until is not None and claim.lease_until > self._clock()
+
+    def _missed(
+        self, mail: InboundMessage, record: MailRecord | None, lines: Iterable[LedgerEntry]
+    ) -> bool:
+        """Whether a recipient has neither a record nor, in the ledger, more than a dead claim."""
+        settled = {each.recipient for each in lines if each.state is not BounceState.CLAIMED}
+        return not settled.issuperset(self._uncovered(mail, record))
+
+    def _end(
+        self, claims: Iterable[LedgerEntry], record: MailRecord | None, until: datetime
+    ) -> None:
+        """End the claims on those who, by the mail's record, are not bounced."""
+        reasons = {
+            each.recipient: FOUND_UNDECIDED
+            if each.reason == FOUND_UNDECIDED
+            else OtherReason.DECIDED_OTHERWISE
+            for each in (record.recipients if record is not None else ())
+            if each.outcome != Outcome.BOUNCE or each.reason == FOUND_UNDECIDED
         }
-        missing = False
-        for recipient in self._uncovered(mail, record):
-            line = lines.get(recipient)
-            if line is None:
-                missing = True
-            elif line.state is BounceState.CLAIMED:
-                if line.lease_until is not None and line.lease_until > self._clock():
-                    return None
-                missing = True
-        if not missing:
-            return True
-        # The whole mail, for its rules may ask of all its recipients; what has been done for some
-        # of them is not done again: ledger and usage know it.
-        return self._inbound.handle(mail, owner=self._new_owner(), until=until, late=self._late)
+        ends = [
+            msgspec.structs.replace(
+                claim, state=BounceState.SUPPRESSED, reason=reasons[normalise(claim.recipient)]
+            )
+            for claim in claims
+            if normalise(claim.recipient) in reasons
+        ]
+        if ends:
+            self._ledger.record(ends, until=until)
 
     def _uncovered(self, mail: InboundMessage, record: MailRecord | None) -> list[str]:
         return [each for each in mail.recipients if record is None or not record.covers(each)]

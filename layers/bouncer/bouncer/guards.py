@@ -55,6 +55,8 @@ class OtherReason(StrEnum):
     """It was addressed to a bounce sender: somebody answered a bounce."""
     GUARD_FAILED = "guard-failed"
     """A guard raised: nobody knows what it would have said."""
+    DECIDED_OTHERWISE = "decided-otherwise"
+    """Its bounce was begun and never sent; who decided again did not refuse it any more."""
 
 
 NOT_TOLD = frozenset(

@@ -165,7 +165,7 @@ class DynamoUsage:
                 return
             if _failed(reasons[-1]):  # the mailbox is gone: nothing holds the bytes
                 for mark in marks:
-                    self._transact([mark])
+                    self._note(mark)
                 return
             # Another delivery of the same deletions was here: the sum is of the others only.
             records = [
@@ -290,6 +290,15 @@ class DynamoUsage:
         except FAILURES as error:
             raise UsageUnavailableError(str(error)) from error
         return None
+
+    def _note(self, mark: dict[str, Any]) -> None:
+        """Write one mark alone, however often that collides."""
+        for attempt in range(_ATTEMPTS):
+            reasons = self._transact([mark])
+            if reasons is None or _failed(reasons[0]):
+                return
+            self._pause(attempt)
+        raise UsageUnavailableError("too many mails at once")
 
     def _pause(self, attempt: int) -> None:
         longest = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
