@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e proof lint sim bench build check-policy schema commands lock clean
+.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build check-policy schema commands lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ integration: $(READY)  ## The tests of adapters, handlers and the command, with 
 
 e2e: $(READY)  ## The tests of what is built and deployed, on AWS on this machine
 	@$(PYTEST) tests/e2e
+
+weather: $(READY)  ## Every weather of AWS on this machine, killed processes and all (half an hour)
+	@ALL_WEATHER=1 $(PYTEST) tests/e2e/test_weather.py
 
 proof: $(READY)  ## Fifty processes at once: the pace, and the quotas
 	@$(PYTEST) tests/proof
