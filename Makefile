@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build check-policy schema commands lock clean
+.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release check-policy schema commands lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ $(BENCH)/.ready: bench/requirements.txt bench/package.json
 build: $(READY) check-policy  ## sam build, of a policy that was checked
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sam build
 
+release: build  ## Wheel, sdist, the built application as a zip, checksums: into dist/
+	@$(BIN)/python -m local.release
+
 check-policy: $(READY)
 	@$(BIN)/bouncer policy check
 
@@ -102,4 +105,4 @@ lock: $(READY)  ## Pin the newest versions, with hashes
 PINS := --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header
 
 clean:  ## Remove what was built or written here
-	rm -rf .venv .aws-sam .local .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .aws-sam .local dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
