@@ -1,13 +1,19 @@
 """What README and docs/ name is there: commands, options, targets, modules, files, headings."""
 
+import json
 import re
 import shlex
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from bouncer.aws import ledger, mail_records, slots, stack_key
+from bouncer.budget import SHARE_SLICE, SLICES, slice_of
+from bouncer.delivery.ledger import BounceState
+from bouncer.mailboxes import from_item, usable
 from local import commands
 from tests.unit.builders import ROOT
 
@@ -141,3 +147,61 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
         "# One `thing`\n[a](#one-thing) [b](#two) [c](gone.md) [d](page.md#one-thing)\n"
     )
     assert _broken(page) == ["#two", "gone.md"]
+
+
+def _items() -> list[dict[str, Any]]:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    return [json.loads(each) for each in re.findall(r"(?ms)^```json\n(.*?)^```", text)]
+
+
+def _stored(item: dict[str, Any]) -> dict[str, Any]:
+    """An example as DynamoDB's client gives it; lists are string sets."""
+
+    def value(each: Any) -> dict[str, Any]:
+        if isinstance(each, str):
+            return {"S": each}
+        return {"SS": each} if isinstance(each, list) else {"N": str(each)}
+
+    return {name: value(each) for name, each in item.items()}
+
+
+def _of(prefix: str) -> dict[str, Any]:
+    return next(each for each in _items() if each.get("sk", "").startswith(prefix))
+
+
+def test_the_architectures_ledger_item_is_one_that_the_ledger_reads() -> None:
+    item = _of("recipient#")
+    entry = ledger._entry(_stored(item))
+    assert (entry.message_id, entry.state) == ("0vq3k1c9", BounceState.SENT)
+    assert ledger._key(entry.message_id, entry.recipient) == {
+        name: {"S": item[name]} for name in ("pk", "sk")
+    }
+    assert {*ledger._facts(entry)} <= item.keys()
+
+
+def test_the_architectures_mail_record_is_one_that_the_audit_reads() -> None:
+    record = mail_records._record(_stored(_of("mail")))
+    assert record.covers("alice@example.com")
+    assert record.covers("nobody@example.com")
+
+
+def test_the_architectures_mailboxes_are_ones_that_the_directory_reads() -> None:
+    read = [usable(from_item(each, {})) for each in _items() if "address" in each]
+    assert [(box.address, problems) for box, problems in read] == [
+        ("alice@example.com", []),
+        ("@example.com", []),
+    ]
+
+
+def test_the_architectures_budget_item_has_the_slices_of_its_time() -> None:
+    item = _of("period#")
+    expires = item["expires_at"] - 2 * 86_400 - 2 * SHARE_SLICE
+    now = datetime.fromtimestamp(expires, UTC)
+    assert item[f"t{slice_of(now, 86_400 / SLICES)}"] == 4
+    assert item[f"q{slice_of(now, SHARE_SLICE)}"] == 1
+
+
+def test_the_architecture_shows_the_items_that_stand_alone() -> None:
+    keys = [({"S": each["pk"]}, {"S": each["sk"]}) for each in _items() if "pk" in each]
+    assert tuple(slots._ITEM.values()) in keys
+    assert tuple(stack_key.ITEM.values()) in keys
