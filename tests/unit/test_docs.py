@@ -13,6 +13,7 @@ import pytest
 from bouncer.aws import ledger, mail_records, slots, stack_key
 from bouncer.budget import SHARE_SLICE, SLICES, slice_of
 from bouncer.delivery.ledger import BounceState
+from bouncer.guards import GUARDS
 from bouncer.mailboxes import from_item, usable
 from local import commands
 from tests.unit.builders import ROOT
@@ -205,3 +206,10 @@ def test_the_architecture_shows_the_items_that_stand_alone() -> None:
     keys = [({"S": each["pk"]}, {"S": each["sk"]}) for each in _items() if "pk" in each]
     assert tuple(slots._ITEM.values()) in keys
     assert tuple(stack_key.ITEM.values()) in keys
+
+
+def test_the_readme_and_the_page_of_guards_have_them_all() -> None:
+    guards = [each.name.value for each in GUARDS]
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \|", (ROOT / "docs" / "guards.md").read_text("utf-8"))
+    assert rows[: len(guards)] == guards
+    assert f"[{len(guards)} guards](docs/guards.md)" in (ROOT / "README.md").read_text("utf-8")
