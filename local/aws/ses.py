@@ -63,7 +63,18 @@ def install(send_bounce: SendBounce, outgoing: Outgoing) -> None:
 
     base.handle_request = handle_request
     _enforce_send_bounce()
+    _count_loopback_as_tls()
     _add_resource_types()
+
+
+def _count_loopback_as_tls() -> None:
+    """`aws:SecureTransport` holds here: AWS on this machine has no certificate, and no network."""
+    resolve = iam_evaluator._resolve_condition_key  # noqa: SLF001
+
+    def resolved(key: str, context: Any) -> Any:
+        return "true" if key.lower() == "aws:securetransport" else resolve(key, context)
+
+    iam_evaluator._resolve_condition_key = resolved  # noqa: SLF001
 
 
 def may(action: str, resource: str, rule_name: str) -> bool:
