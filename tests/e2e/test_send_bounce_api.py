@@ -100,7 +100,7 @@ def test_a_second_call_within_the_second_is_throttled_and_listed(site: Site, rec
     assert throttled.value.response["Error"]["Code"] == "Throttling"
 
     allowed, refused = site.aws.listing("bounces")[-2:]
-    assert set(allowed) == {"arrived", "request", "error", "message_id", "dsn"}
+    assert set(allowed) == {"arrived", "process", "request", "error", "message_id", "dsn"}
     assert allowed["message_id"] == first["MessageId"]
     assert allowed["error"] is None
     assert allowed["request"] == _request(received)
