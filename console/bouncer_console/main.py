@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from bouncer_console import explain, live_check, mailbox, mode, operate, policy, rules, send_bounce
+from bouncer_console import (
+    dead_letters,
+    explain,
+    live_check,
+    mailbox,
+    mode,
+    policy,
+    rules,
+    send_bounce,
+    status,
+)
 from bouncer_console.doctor.command import doctor
 
 app = typer.Typer(
@@ -39,8 +49,8 @@ app.command()(explain.replay)
 app.command()(doctor)
 app.command()(mode.mode)
 app.command(name="try")(live_check.live_check)
-app.command()(operate.status)
-app.command()(operate.redrive)
+app.command()(status.status)
+app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
 app.add_typer(policy.app, name="policy")
 app.add_typer(mailbox.app, name="mailbox")

@@ -171,6 +171,10 @@ def stream_table(columns: Sequence[tuple[str, int]], rows: Iterable[Sequence[obj
         typer.echo(line.rstrip())
 
 
+def clock_time(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
+
+
 def printable(text: str) -> str:
     """Text that moves no cursor, turns no direction and sets no title; lines stay lines."""
     if text.isprintable():

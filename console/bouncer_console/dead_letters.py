@@ -1,7 +1,7 @@
-"""`bouncer status`, `redrive` and `send-bounce`: look after what is deployed."""
+"""Dead letters: what nobody could handle, read, judged and tried again; `bouncer redrive`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -10,9 +10,7 @@ import msgspec
 import typer
 from botocore.exceptions import ClientError
 
-from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.bounce import WINDOW
-from bouncer.delivery.ledger import LedgerUnavailableError
 from bouncer.delivery.queue import PoisonError, decode
 from bouncer.message import MalformedEventError, parse_event
 from bouncer_console.deployment import (
@@ -22,53 +20,17 @@ from bouncer_console.deployment import (
     RegionOption,
     StackOption,
 )
-from bouncer_console.output import Json, plain_errors, print_json, print_table, say
+from bouncer_console.output import Json, clock_time, plain_errors, print_json, print_table, say
 
 _LOOK_SECONDS = 600
 """How long messages that were only looked at stay hidden from others."""
 
 
-def status(
-    message_id: Annotated[str, typer.Argument(help="SES's id of the mail.")],
-    stack: StackOption = DEFAULT_STACK,
-    region: RegionOption = None,
-    as_json: Json = False,
-) -> None:
-    """What happened to a mail's bounces, recipient by recipient."""
-    with plain_errors(DeploymentError, LedgerUnavailableError):
-        deployment = Deployment.find(stack, region)
-        ledger = DynamoLedger(
-            deployment.client("dynamodb"), deployment.output("BounceTable"), retention=timedelta(0)
-        )
-        entries = ledger.history(message_id)
-    if as_json:
-        print_json(entries)
-        return
-    if not entries:
-        say(
-            "The ledger has nothing of this mail: nobody's bounce was decided, "
-            "or it was longer ago than the ledger remembers."
-        )
-        return
-    columns = ("recipient", "state", "reason", "status", "since", "bounce id", "why")
-    print_table(
-        "",
-        columns,
-        [
-            (e.recipient, e.state, e.reason, e.status, _time(e.updated_at), e.bounce_id, e.why)
-            for e in entries
-        ],
-    )
-
-
-def _time(moment: datetime | None) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
-
-
-class _Letter(msgspec.Struct, frozen=True, kw_only=True):
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """One dead letter."""
 
     kind: str
+    """bounce or event: which queue it is in."""
     why: str
     handle: str
     body: str
@@ -91,23 +53,12 @@ def redrive(
     """
     with plain_errors(DeploymentError):
         deployment = Deployment.find(stack, region)
-        sqs = deployment.client("sqs")
-        bounces = deployment.output("BounceDeadLetterQueue")
-        events = deployment.output("EventDeadLetterQueue")
-        margin = timedelta(seconds=float(deployment.parameters.get("WindowMarginSeconds", 300)))
-        found = [
-            *(_bounce_letter(*each) for each in _receive(sqs, bounces)),
-            *(_event_letter(*each) for each in _receive(sqs, events)),
-        ]
-        letters = [_judged(each, margin) for each in found]
-        done = [_again(deployment, each) if run else "" for each in letters]
-        for letter, result in zip(letters, done, strict=True):
-            if not result:  # put back what was only looked at
-                queue = bounces if letter.kind == "bounce" else events
-                with suppress(ClientError):  # it has come back by itself, after a long list
-                    sqs.change_message_visibility(
-                        QueueUrl=queue, ReceiptHandle=letter.handle, VisibilityTimeout=0
-                    )
+        letters = receive(deployment)
+        done = [try_again(deployment, each) if run else "" for each in letters]
+        put_back(
+            deployment,
+            [each for each, result in zip(letters, done, strict=True) if not result],
+        )
     rows = [
         {
             "kind": each.kind,
@@ -130,7 +81,7 @@ def redrive(
             (
                 r["kind"],
                 r["message_id"],
-                _time(each.received_at),
+                clock_time(each.received_at),
                 r["why"],
                 r["verdict"],
                 r["result"],
@@ -143,7 +94,47 @@ def redrive(
         say(f"{again} would be tried again: bouncer redrive --run")
 
 
-def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
+def receive(deployment: Deployment) -> list[Letter]:
+    """Every dead letter that can be had; hidden from others until it is put back.
+
+    To look at them wears nothing out: these queues give up no message for being received often.
+    """
+    sqs = deployment.client("sqs")
+    margin = timedelta(seconds=float(deployment.parameters.get("WindowMarginSeconds", 300)))
+    found = [
+        read(*each)
+        for kind, read in _READERS.items()
+        for each in _messages(sqs, _queue(deployment, kind))
+    ]
+    return [_judged(each, margin) for each in found]
+
+
+def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
+    """Let others see what was only looked at."""
+    sqs = deployment.client("sqs")
+    for letter in letters:
+        with suppress(ClientError):  # it has come back by itself, after a long list
+            sqs.change_message_visibility(
+                QueueUrl=_queue(deployment, letter.kind),
+                ReceiptHandle=letter.handle,
+                VisibilityTimeout=0,
+            )
+
+
+def look(deployment: Deployment) -> list[Letter]:
+    """Every dead letter, left where it is."""
+    letters = receive(deployment)
+    put_back(deployment, letters)
+    return letters
+
+
+def _queue(deployment: Deployment, kind: str) -> str:
+    if kind == "bounce":
+        return deployment.output("BounceDeadLetterQueue")
+    return deployment.output("EventDeadLetterQueue")
+
+
+def _messages(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
     """Receipt handle and body of every message that can be had, each once."""
     seen: set[str] = set()
     while True:
@@ -161,12 +152,12 @@ def _receive(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
             return
 
 
-def _bounce_letter(handle: str, body: str) -> _Letter:
+def _bounce_letter(handle: str, body: str) -> Letter:
     try:
         bounce = decode(body)
     except PoisonError as error:
-        return _Letter(kind="bounce", why=str(error), handle=handle, body=body)
-    return _Letter(
+        return Letter(kind="bounce", why=str(error), handle=handle, body=body)
+    return Letter(
         kind="bounce",
         message_id=bounce.message_id,
         received_at=bounce.received_at,
@@ -176,7 +167,7 @@ def _bounce_letter(handle: str, body: str) -> _Letter:
     )
 
 
-def _event_letter(handle: str, body: str) -> _Letter:
+def _event_letter(handle: str, body: str) -> Letter:
     try:
         record = json.loads(body)
         payload = record["requestPayload"]
@@ -184,8 +175,8 @@ def _event_letter(handle: str, body: str) -> _Letter:
         why = f"{answer.get('errorType', '?')}: {answer.get('errorMessage', '?')}"
         mail = parse_event(payload)[0]
     except (ValueError, KeyError, TypeError, AttributeError, MalformedEventError) as error:
-        return _Letter(kind="event", why=str(error), handle=handle, body=body)
-    return _Letter(
+        return Letter(kind="event", why=str(error), handle=handle, body=body)
+    return Letter(
         kind="event",
         message_id=mail.message_id,
         received_at=mail.received_at,
@@ -196,24 +187,25 @@ def _event_letter(handle: str, body: str) -> _Letter:
     )
 
 
-def _judged(letter: _Letter, margin: timedelta) -> _Letter:
+_READERS = {"bounce": _bounce_letter, "event": _event_letter}
+
+
+def _judged(letter: Letter, margin: timedelta) -> Letter:
     if letter.received_at is None:
         return letter
     too_old = datetime.now(UTC) >= letter.received_at + WINDOW - margin
     return msgspec.structs.replace(letter, verdict="too old" if too_old else "again")
 
 
-def _again(deployment: Deployment, letter: _Letter) -> str:
+def try_again(deployment: Deployment, letter: Letter) -> str:
     """Try one again; what came of it, or "" when it was left alone."""
     if letter.verdict != "again":
         return ""
     sqs = deployment.client("sqs")
     if letter.kind == "bounce":
-        queue = deployment.output("BounceDeadLetterQueue")
         sqs.send_message(QueueUrl=deployment.output("BounceQueue"), MessageBody=letter.body)
         result = "queued"
     else:
-        queue = deployment.output("EventDeadLetterQueue")
         answer = deployment.client("lambda").invoke(
             FunctionName=deployment.output("InboundFunction"), Payload=json.dumps(letter.payload)
         )
@@ -221,5 +213,6 @@ def _again(deployment: Deployment, letter: _Letter) -> str:
         if answer.get("FunctionError"):
             return f"failed again: {payload}"
         result = payload
+    queue = _queue(deployment, letter.kind)
     sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter.handle)
     return result
