@@ -8,6 +8,8 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bouncer.guards import GuardName
 from bouncer.policy.conditions import Conditions, PolicyError
@@ -23,6 +25,7 @@ from bouncer.policy.file import (
     validator_schema,
 )
 from bouncer.policy.load import load
+from bouncer.policy.places import line_of
 from tests.unit.builders import SHIPPED_POLICY, policy_text, rule
 
 SHIPPED = SHIPPED_POLICY.read_text("utf-8")
@@ -171,7 +174,7 @@ def test_the_mark_that_windows_editors_put_first_is_no_part_of_the_policy(text: 
         ('mode = """observe\n\n\n', ":1: cannot be read: a quote that is opened here is not"),
         ('{"version": 1', ": cannot be read: Input data was truncated"),
         ('{"version": 1} x', ": cannot be read: JSON is malformed"),
-        ("[1]", ": Object contains unknown field `1`; remove it"),
+        ("[1]", ":1: Object contains unknown field `1`; remove it"),
         ("", ": Object missing required field `version`"),
     ],
 )
@@ -235,14 +238,17 @@ ACCEPT = '\n[[rules]]\nname = "accept"\naction = "accept"\n'
         ),
         pytest.param(
             'version = 1\nmailboxes."a@example.com".separator = "="' + ACCEPT,
-            'Invalid enum value \'=\' - at `$.mailboxes[...].separator`; write one of "+", "-", ""',
+            "Invalid enum value '=' - at `$.mailboxes.\"a@example.com\".separator`; "
+            'write one of "+", "-", ""',
             id="mailbox",
         ),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_path(text: str, error: str) -> None:
     message = error_of(text)
-    assert message.startswith("policy.toml: ")
+    # What is missing in the whole file stands nowhere.
+    line = "" if "missing" in error else ":1" if text.startswith("version = 2") else ":2"
+    assert message.startswith(f"policy.toml{line}: ")
     assert message.endswith(error)
 
 
@@ -303,9 +309,10 @@ action = "accept"
         ),
     ],
 )
-def test_an_error_in_a_rule_names_the_line_where_the_rule_begins(line: str, error: str) -> None:
+def test_an_error_in_a_rule_names_the_line_where_it_stands(line: str, error: str) -> None:
     message = error_of(THREE_RULES.format(line=line))
-    assert message.startswith("policy.toml:8: ")
+    wrong = 9 + len(line.splitlines()) if line else 8  # what is missing, where the rule begins
+    assert message.startswith(f"policy.toml:{wrong}: ")
     assert message.endswith(error)
 
 
@@ -330,11 +337,11 @@ def test_an_error_in_a_rule_names_the_line_where_the_rule_begins(line: str, erro
         'explanation = "a # b"\n',
     ],
 )
-def test_the_line_of_a_rule_is_found_whatever_stands_around_it(header: str, above: str) -> None:
+def test_the_line_is_found_whatever_stands_around_it(header: str, above: str) -> None:
     first = f'{header}\nname = "one"\naction = "drop"\nwhen.spam = "FAIL"\n'
     before = f"version = 1\n{first}{above}\n"
     text = before + f'{header}\nname = "two"\nwhen.virsu = "FAIL"\naction = "drop"\n{ACCEPT}'
-    line = before.count("\n") + 1
+    line = before.count("\n") + 3
     assert error_of(text).startswith(f"policy.toml:{line}: Object contains unknown field `virsu`")
 
 
@@ -347,13 +354,38 @@ def test_every_error_of_the_shape_is_said_with_its_line() -> None:
     )
     lines = error_of(text).splitlines()
     assert sorted(line.partition(" - at ")[0] for line in lines) == [
-        "policy.toml: Object contains unknown field `mood`; did you mean `mode`?",
-        "policy.toml:3: Invalid enum value 'dorp'",
-        "policy.toml:3: Object contains unknown field `size`",
+        "policy.toml:12: Expected `str | array | null`, got `int`",
+        "policy.toml:13: Expected `bool`, got `str`",
+        "policy.toml:2: Object contains unknown field `mood`; did you mean `mode`?",
+        "policy.toml:5: Invalid enum value 'dorp'",
+        "policy.toml:6: Object contains unknown field `size`",
         "policy.toml:7: Object missing required field `action`",
-        "policy.toml:9: Expected `bool`, got `str`",
-        "policy.toml:9: Expected `str | array | null`, got `int`",
     ]
+
+
+def test_every_key_of_ones_own_is_named_and_each_with_its_line() -> None:
+    text = (
+        'version = 1\n[mailboxes]\n"a@example.com" = {}\n"b@example.com" = { quta = 1 }\n'
+        '"c@example.com" = { status = "off" }\n'
+        '[domains."example.org".rules.accept]\nkeep = "x"\n' + ACCEPT
+    )
+    assert sorted(each.partition("; ")[0] for each in error_of(text).splitlines()) == [
+        'policy.toml:4: Object contains unknown field `quta` - at `$.mailboxes."b@example.com"`',
+        "policy.toml:5: Invalid enum value 'off' - at `$.mailboxes.\"c@example.com\".status`",
+        "policy.toml:7: Expected `bool | null`, got `str` - at "
+        '`$.domains."example.org".rules."accept".keep`',
+    ]
+
+
+@given(st.lists(st.sampled_from(["", "# c", 'x = """\n[[rules]]\n"""', "[y.z]"]), max_size=5))
+def test_a_statement_is_found_at_its_first_line_whatever_stands_above(above: list[str]) -> None:
+    # A statement may stand once only; what is above it is never taken for it.
+    before = "\n".join(dict.fromkeys(above)) + "\n"
+    text = before + "[a]\nb = [\n  1,\n  { c = 2 },\n]\n"
+    line = before.count("\n") + 2
+    assert line_of(text, ("a",)) == line - 1
+    assert line_of(text, ("a", "b", 1, "c")) == line
+    assert line_of(text, ("a", "nothing")) is None
 
 
 def test_what_other_systems_call_otherwise_is_named() -> None:

@@ -23,7 +23,7 @@ from bouncer.delivery.bounce import (
 )
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
 from bouncer.policy.conditions import Conditions, PolicyError
-from bouncer.policy.places import rule_lines, unclosed_string
+from bouncer.policy.places import Steps, line_of, reached, unclosed_string
 from bouncer.text import fill, in_ascii
 
 
@@ -224,10 +224,12 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
         try:
             file = msgspec.convert(rest, PolicyFile)
         except msgspec.ValidationError as error:
-            found = _Wrong.of(str(error))
+            said = _all_named(str(error), rest)
+            found = _Wrong.of(said)
             # What is missing where something was taken out is no second mistake.
             if not (found.missing and found.table in mended):
-                errors.append(f"{origin}{_line(text, str(error))}: {_with_mend(str(error))}")
+                place = place_in(text, reached(raw, found.steps))
+                errors.append(f"{origin}{place}: {_with_mend(said)}")
             mended.add(found.table)
             rest = found.taken_out_of(rest)
         else:
@@ -262,26 +264,55 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
 
 _PATH = re.compile(r"at `\$\.?(?P<path>[^`]*)`")
 _UNKNOWN_FIELD = re.compile(r"unknown field `([^`]*)`")
-_RULE_INDEX = re.compile(r"rules\[([0-9]+)\]")
 
 
-def _line(text: str, error: str) -> str:
-    """`:LINE` of the `[[rules]]` table that an error points into, if it is one."""
-    found = _PATH.search(error)
-    index = _RULE_INDEX.match(found["path"]) if found else None
-    return line_of_rule(text, int(index[1])) if index else ""
+def place_in(text: str, steps: Steps) -> str:
+    """`:LINE` of a value; "" in JSON, and for the whole file."""
+    text = text.removeprefix("\ufeff")
+    line = None if text.lstrip().startswith("{") else line_of(text, steps)
+    return f":{line}" if line else ""
 
 
-def line_of_rule(text: str, index: int) -> str:
-    """`:LINE` where a rule begins; "" in JSON and in an inline table."""
-    lines = rule_lines(text)
-    return f":{lines[index]}" if index < len(lines) else ""
+def _all_named(error: str, rest: Any) -> str:
+    """msgspec's error with the keys that it leaves out of its path (a domain, a mailbox)."""
+    named = error
+    while "[...]" in named:
+        steps = _Wrong.of(named.replace("[...]", "[?]", 1)).steps
+        before = steps[: steps.index("[?]")]
+        keys = list(_at(rest, before))
+        key = next((each for each in keys if _fails_alike(error, rest, before, each)), None)
+        if key is None:
+            return error
+        named = named.replace("[...]", f'."{key}"', 1)
+        rest = _only(rest, before, key)
+    return named
+
+
+def _at(raw: Any, steps: Steps) -> Any:
+    for step in steps:
+        raw = raw[step]
+    return raw
+
+
+def _only(raw: Any, steps: Steps, key: str) -> Any:
+    """The tables with one key alone in the table that the steps lead to."""
+    if not steps:
+        return {key: raw[key]}
+    return {**raw, steps[0]: _only(raw[steps[0]], steps[1:], key)}
+
+
+def _fails_alike(error: str, raw: Any, steps: Steps, key: str) -> bool:
+    try:
+        msgspec.convert(_only(raw, steps, key), PolicyFile)
+    except msgspec.ValidationError as same:
+        return str(same) == error
+    return False
 
 
 class _Wrong(msgspec.Struct, frozen=True):
     """What an error is about."""
 
-    steps: tuple[str | int, ...]
+    steps: Steps
     """The way to it; empty for the whole file."""
     missing: str | None
     """The name of a required field that is not there."""
@@ -291,10 +322,14 @@ class _Wrong(msgspec.Struct, frozen=True):
         found = _PATH.search(error)
         steps: list[str | int] = [
             int(step[1:-1]) if re.fullmatch(r"\[[0-9]+\]", step) else step
-            for step in re.findall(r"\[[^]]*\]|[^.\[\]]+", found["path"] if found else "")
+            for step in (
+                each.removeprefix('"').removesuffix('"')
+                for each in re.findall(
+                    r'"[^"]*"|\[[^]]*\]|[^."\[\]]+', found["path"] if found else ""
+                )
+            )
         ]
         if "[...]" in steps:
-            # A key of its own choosing (a domain, a mailbox): its section is left out whole.
             return cls(tuple(steps[: steps.index("[...]")]), None)
         if unknown := _UNKNOWN_FIELD.search(error):
             steps.append(unknown[1])
@@ -317,7 +352,7 @@ class _Wrong(msgspec.Struct, frozen=True):
         return _pruned(raw, self.steps) if self.steps else raw
 
 
-def _pruned(raw: Any, steps: tuple[str | int, ...]) -> Any:
+def _pruned(raw: Any, steps: Steps) -> Any:
     step, *rest = steps
     if isinstance(raw, list) and isinstance(step, int) and step < len(raw):
         if rest:
@@ -338,7 +373,7 @@ _NOTHING_WRONG = {"name": "left-out", "action": "accept", "enabled": False}
 def _with_mend(error: str) -> str:
     found = _PATH.search(error)
     if error.startswith("Invalid enum value") and found:
-        path = re.sub(r"\[[^]]*\]", "", found["path"])
+        path = re.sub(r'\[[^]]*\]|\."[^"]*"', "", found["path"])
         choices = next((kind for end, kind in _CHOICES if path.endswith(end)), ())
         return f"{error}; write one of {', '.join(choices)}" if choices else error
     unknown = _UNKNOWN_FIELD.search(error)

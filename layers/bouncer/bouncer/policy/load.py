@@ -1,6 +1,5 @@
 """Reading a policy: the file, checked, inherited, compiled; every mistake named with its mend."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from bouncer.policy.file import (
     MessageDsnSection,
     RuleSection,
     SendBounceSection,
-    line_of_rule,
+    place_in,
     read,
 )
+from bouncer.policy.places import steps_of
 from bouncer.text import in_ascii
 
 
@@ -66,7 +66,10 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         by_domain[normalise_domain(domain)] = _rules(overridden, send_bounce, place, problems)
     mailboxes = _static_mailboxes(file.mailboxes, raw.get("mailboxes"), problems)
     if problems:
-        placed = (f"{origin}{_line(text, each)}: {each}" for each in dict.fromkeys(problems))
+        placed = (
+            f"{origin}{place_in(text, steps_of(each, raw))}: {each}"
+            for each in dict.fromkeys(problems)
+        )
         raise PolicyError("\n".join(placed))
     rules = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
     return Policy(
@@ -76,11 +79,6 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         mailboxes=mailboxes,
         bounce_senders=frozenset(filter(None, (rule.envelope.bounce_sender for rule in rules))),
     )
-
-
-def _line(text: str, problem: str) -> str:
-    found = re.match(r"rules\[([0-9]+)\]", problem)
-    return line_of_rule(text, int(found[1])) if found else ""
 
 
 def _rules(
