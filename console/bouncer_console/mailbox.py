@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import batched
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from botocore.exceptions import NoCredentialsError, NoRegionError
 
 from bouncer.address import normalise
 from bouncer.aws.mailbox_table import Change, MailboxEntry, MailboxTable
@@ -501,7 +502,8 @@ def import_(
     anything is written. Each domain that occurs gets an `@domain` entry, after all others.
     """
     with plain_errors(*_EXPECTED):
-        target = Target.find(table, stack, region, attributes)
+        find = _to_compare if dry_run else Target.find
+        target = find(table, stack, region, attributes)
         if not dry_run:
             target.to_write(own_table)
         plan = _planned(file, target, keep=dry_run or as_json)
@@ -536,6 +538,30 @@ def import_(
             f"{plan.left_alone} empty cells left the table of your own as it is: "
             "`bouncer mailbox set --unset FIELD` empties a field"
         )
+
+
+class _EmptyTable(MailboxTable):
+    """A directory with nothing in it."""
+
+    def __init__(self) -> None:
+        asked_nothing: Any = None
+        super().__init__(asked_nothing, "")
+
+    def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:  # noqa: ARG002
+        return {}
+
+
+def _to_compare(
+    table: str | None, stack: str, region: str | None, attributes: str | None
+) -> Target:
+    """The directory to compare a file with; an empty one where no AWS account is known at all."""
+    try:
+        return Target.find(table, stack, region, attributes)
+    except (NoRegionError, NoCredentialsError) as error:
+        if table or region or stack != DEFAULT_STACK:
+            raise
+        note(f"{error} So the file is compared with an empty directory.")
+        return Target(table=_EmptyTable())
 
 
 def _planned(file: Path, target: Target, *, keep: bool) -> Plan:

@@ -167,6 +167,22 @@ def test_a_file_of_mailboxes_is_compared_with_a_table(bouncer: Installed, tmp_pa
     assert "alice@example.com" in shown
 
 
+def test_without_an_account_a_file_of_mailboxes_is_compared_with_nothing(
+    bouncer: Installed,
+) -> None:
+    (bouncer.folder / "boxes.csv").write_text("address,quota_bytes\nalice@example.com,1000\n")
+    shown = bouncer("mailbox", "import", "boxes.csv", "--dry-run")
+    assert "compared with an empty directory" in shown
+    assert "1 would be added" in shown
+    (bouncer.folder / "wrong.csv").write_text("address\n*@example.com\n")
+    assert "wrong.csv: line 2:" in bouncer("mailbox", "import", "wrong.csv", "--dry-run", status=1)
+    # What was named is not left out silently, and nothing is written to nowhere.
+    assert "--region" in bouncer(
+        "mailbox", "import", "boxes.csv", "--dry-run", "--stack", "mine", status=1
+    )
+    assert "--region" in bouncer("mailbox", "import", "boxes.csv", status=1)
+
+
 def test_without_a_region_it_says_which_option_names_one(bouncer: Installed) -> None:
     assert "--region" in bouncer("status", "m-1", status=1)
 
