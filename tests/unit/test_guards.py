@@ -11,7 +11,7 @@ from bouncer.guards import (
     Circumstances,
     GuardName,
     OtherReason,
-    objection,
+    objections,
 )
 from bouncer.message import InboundMessage, Verdicts
 from tests.unit.builders import IDENTITY, PROVEN, SENDER, mail
@@ -27,7 +27,7 @@ def stopped_by(
     own_domains: frozenset[str] = frozenset(),
     max_received: int = DEFAULT_MAX_RECEIVED,
 ) -> GuardName | OtherReason | None:
-    return objection(
+    found = objections(
         Circumstances(
             mail=message,
             bounce_senders=bounce_senders,
@@ -36,6 +36,7 @@ def stopped_by(
         ),
         off,
     )
+    return found[0] if found else None
 
 
 def verdicts(**given: str) -> Verdicts:
@@ -477,3 +478,11 @@ def test_a_null_sender_and_a_virus_are_never_answered_whatever_is_off(
 ) -> None:
     assert name in NOT_CONFIGURABLE
     assert stopped_by(message, off=NOTHING_ELSE) is name
+
+
+def test_every_guard_that_objects_is_told_and_the_first_is_the_reason() -> None:
+    spam = verdicts(spam="FAIL", spf="FAIL", dmarc="FAIL")
+    message = mail("List-Id: <a.example>", verdicts=spam)
+    found = objections(Circumstances(mail=message, bounce_senders=frozenset()), frozenset())
+    assert found[0] is GuardName.SPAM_FOUND
+    assert {GuardName.SPAM_FOUND, GuardName.DMARC_FAILED, GuardName.LIST_MAIL} <= {*found}

@@ -10,7 +10,7 @@ import hashlib
 import re
 from datetime import datetime
 from functools import cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Protocol
 
 import msgspec
@@ -128,19 +128,29 @@ def _suffixes() -> Any:
 _CLIENT = re.compile(r".*\[(?:IPv6:)?([0-9A-Fa-f:.]{3,45})\]\)?\s+by\s+inbound-smtp\.", re.DOTALL)
 
 
-def client_network(mail: InboundMessage) -> str | None:
-    """The /24 or /48 that the mail came to SES from, by SES's own Received field, the topmost.
-
-    None when there is none that can be read: then nothing is counted for it.
-    """
+def client_address(mail: InboundMessage) -> IPv4Address | IPv6Address | None:
+    """The host that the mail came to SES from, by SES's own Received field, the topmost."""
     received = next((h.value for h in mail.headers if h.name.lower() == "received"), "")
     found = _CLIENT.match(received[:_RECEIVED_LIMIT])
     if found is None:
         return None
     try:
-        client = ip_address(found[1])
+        return ip_address(found[1])
     except ValueError:
         return None
+
+
+def client_network(mail: InboundMessage) -> str | None:
+    """The /24 or /48 of that host.
+
+    None when there is none that can be read: then nothing is counted for it.
+    """
+    client = client_address(mail)
+    return None if client is None else network_of(client)
+
+
+def network_of(client: IPv4Address | IPv6Address) -> str:
+    """What one customer of a provider has, at the least: a /24 or a /48."""
     return str(ip_network(f"{client}/{24 if client.version == 4 else 48}", strict=False))
 
 

@@ -269,8 +269,10 @@ GUARDS: tuple[Guard, ...] = (
 )
 
 
-def objection(at: Circumstances, off: Collection[GuardName]) -> GuardName | OtherReason | None:
-    """The first guard that says no, or None if the sender may be answered.
+def objections(
+    at: Circumstances, off: Collection[GuardName]
+) -> tuple[GuardName | OtherReason, ...]:
+    """Every guard that says no, in their order; none if the sender may be answered.
 
     A guard that raises is an objection of its own: what a sender writes must not be a way past.
 
@@ -284,16 +286,19 @@ def objection(at: Circumstances, off: Collection[GuardName]) -> GuardName | Othe
     ]
     # Without the headers, that they are cut is no answer yet.
     open_question = not at.mail.headers_whole and not at.mail.stored_asked
-    for guard, answer in answers:
-        if answer and not (open_question and guard.name is GuardName.HEADERS_TRUNCATED):
-            return guard.name if answer is True else answer
+    found = [
+        guard.name if answer is True else answer
+        for guard, answer in answers
+        if answer and not (open_question and guard.name is GuardName.HEADERS_TRUNCATED)
+    ]
+    if found:
+        return tuple(dict.fromkeys(found))
     if open_question:
         raise HeadersNeeded
     # Who cannot prove the sender for want of headers has not proven it, whatever is off.
-    for guard, answer in answers:
-        if answer is None and guard.name in _PROVING:
-            return guard.name
-    return None
+    return tuple(
+        guard.name for guard, answer in answers if answer is None and guard.name in _PROVING
+    )
 
 
 _PROVING = frozenset(

@@ -13,6 +13,8 @@ from operator import itemgetter
 
 import msgspec
 
+from bouncer.text import clean
+
 BLOCK_LIMIT = 2**20
 """Bytes of a header block, and characters of an event's headers, that are read; the rest is cut."""
 
@@ -221,6 +223,16 @@ def keywords(value: str) -> set[str]:
     return {
         each.strip('"').lower() for each in re.split(r"[,;\s]+", without_comments(value)) if each
     }
+
+
+_MESSAGE_ID = re.compile(r"<([^<>]{1,2000})>")
+_MESSAGE_ID_LIMIT = 200
+
+
+def message_id(value: str) -> str:
+    """A Message-ID as it is logged and looked for: without its brackets, ASCII, bounded."""
+    found = _MESSAGE_ID.search(value[:_ADDRESSES_LIMIT])
+    return clean(found[1] if found else value, _MESSAGE_ID_LIMIT)
 
 
 # --- Addresses -------------------------------------------------------------------------------

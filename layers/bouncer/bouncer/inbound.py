@@ -70,8 +70,13 @@ class Handled(msgspec.Struct, frozen=True, kw_only=True):
     """False when the record was not written; the audit then looks again."""
     near_full: tuple[Mailbox, ...] = ()
     """Mailboxes that this mail took past the mark."""
-    unknown_domains: tuple[str, ...] = ()
-    """The domain of each recipient of whose domain the directory says nothing."""
+    facts: tuple[Facts, ...] = ()
+    """What the decisions were made from, in the recipients' order."""
+
+    @property
+    def unknown_domains(self) -> tuple[str, ...]:
+        """The domain of each recipient of whose domain the directory says nothing."""
+        return tuple(domain_of(each.recipient) for each in self.facts if not each.domain_known)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,9 +227,7 @@ class Inbound:
             withheld=withheld,
             recorded=self._record(plan, fates, withheld, until, late=late is not None),
             near_full=tuple(near_full),
-            unknown_domains=tuple(
-                domain_of(each.recipient) for each in planned.facts if not each.domain_known
-            ),
+            facts=planned.facts,
         )
 
     def _record(

@@ -10,7 +10,7 @@ import msgspec
 
 from bouncer.address import normalise, normalise_domain
 from bouncer.delivery.bounce import Bounce, MessageDsn
-from bouncer.guards import NOT_TOLD, Circumstances, GuardName, OtherReason, objection
+from bouncer.guards import NOT_TOLD, Circumstances, GuardName, OtherReason, objections
 from bouncer.message import InboundMessage
 from bouncer.policy.conditions import Facts
 from bouncer.policy.decide import Decision, Outcome, Policy, decide
@@ -58,6 +58,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Recipients of whom the sender is not told, whatever he is told of others, and why."""
     suppressed: GuardName | OtherReason | None
     """Why the sender is not told of anyone, or None."""
+    objections: tuple[GuardName | OtherReason, ...] = ()
+    """Every guard that objects; the first is why the sender is not told."""
+    observed: bool = False
+    """Whether nothing of it is carried out, in observe mode."""
     stop: Disposition = Disposition.STOP_RULE
     """How the mail stops when nobody is left to deliver it to."""
 
@@ -101,10 +105,17 @@ def make_plan(
     bounce = _bounce(mail, refused, identity) if refused else None
     withheld: dict[str, OtherReason] = {}
     suppressed: GuardName | OtherReason | None = None
+    objecting: tuple[GuardName | OtherReason, ...] = ()
     if bounce is not None:
         withheld = _withheld(policy, bounce, identity)
-        suppressed = _suppressed(policy, mail, bounce, withheld, identity=identity, now=now)
-    if Mode.OBSERVE in (policy.file.mode, identity.mode):
+        told_of = frozenset(each.recipient for each in bounce.recipients) - withheld.keys()
+        suppressed = _hopeless(bounce, told_of, identity, now)
+        if suppressed is None:
+            at = circumstances(policy, mail, identity, bounce, told_of)
+            objecting = objections(at, policy.file.guards.off)
+            suppressed = next(iter(objecting), None)
+    observed = Mode.OBSERVE in (policy.file.mode, identity.mode)
+    if observed:
         decisions = tuple(
             msgspec.structs.replace(each, dry_run=each.outcome is not Outcome.ACCEPT)
             for each in decisions
@@ -117,6 +128,8 @@ def make_plan(
         faults=_faults(bounce, withheld) if bounce else {},
         withheld=withheld,
         suppressed=suppressed,
+        objections=objecting,
+        observed=observed,
         stop=identity.stop,
     )
 
@@ -143,21 +156,15 @@ def _faults(bounce: Bounce, withheld: Mapping[str, OtherReason]) -> dict[str, st
     }
 
 
-def _suppressed(
-    policy: Policy,
-    mail: InboundMessage,
-    bounce: Bounce,
-    withheld: Mapping[str, OtherReason],
-    *,
-    identity: Identity,
-    now: datetime,
-) -> GuardName | OtherReason | None:
-    told_of = frozenset(each.recipient for each in bounce.recipients) - withheld.keys()
+def _hopeless(
+    bounce: Bounce, told_of: frozenset[str], identity: Identity, now: datetime
+) -> OtherReason | None:
+    """Why the sender is told of nobody, whatever the guards say."""
     if not told_of:
         return OtherReason.BOUNCE_SENDER_RECIPIENT
     if now >= bounce.deadline(identity.window_margin):
         return OtherReason.WINDOW_CLOSED
-    return objection(circumstances(policy, mail, identity, bounce, told_of), policy.file.guards.off)
+    return None
 
 
 def circumstances(

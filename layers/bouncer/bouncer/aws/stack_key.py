@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -34,3 +36,12 @@ def stack_key(client: "DynamoDBClient", table: str) -> bytes:
         ReturnValues="ALL_NEW",
     )
     return bytes(answer["Attributes"]["secret"]["B"])
+
+
+def read_key(client: "DynamoDBClient", table: str) -> bytes | None:
+    """The key if there is one and the caller may read it, as an operator's console does."""
+    try:
+        item = client.get_item(TableName=table, Key=ITEM).get("Item")
+    except ClientError:
+        return None
+    return None if item is None else bytes(item["secret"]["B"])

@@ -1,6 +1,5 @@
 """One structured log line a mail, and metrics by reason and bounce type (EMF)."""
 
-import hashlib
 import json
 import re
 import secrets
@@ -16,15 +15,24 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
 )
 from botocore.exceptions import BotoCoreError, ClientError
 
+from bouncer.address import domain_of, normalise
+from bouncer.budget import client_address
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.guards import NOT_TOLD
+from bouncer.headers import message_id as id_of
 from bouncer.inbound import Handled
 from bouncer.mail_record import FOUND_UNDECIDED
 from bouncer.message import InboundMessage
 from bouncer.plan import Disposition
-from bouncer.policy.decide import Outcome
+from bouncer.policy.conditions import Facts
+from bouncer.policy.decide import Decision, Outcome
+from bouncer.pseudonym import pseudonym
 from bouncer.settings import LogAddresses
+
+MAIL_HANDLED = "mail handled"
+BOUNCE_HANDLED = "bounce handled"
+"""Messages of the lines from which people and the console learn what became of a mail."""
 
 SENDER_NOT_TOLD = "SenderNotTold"
 """A metric: a proven sender met a budget or SES's window; his mail went on."""
@@ -55,6 +63,7 @@ def _tried(mail: InboundMessage) -> dict[str, str]:
 
 
 FOUND = "MailFoundUndecided"
+_ADDRESS_LIMIT = 320
 # Anything around an @ that could be an address: quoted, percent-encoded, or in another script too.
 _ADDRESS = re.compile(
     r"""(?:"[^"@]{0,64}"|[^\s"'<>()\[\],;:@]{1,254})(?:@|%40)[^\s"'<>()\[\],;@]{1,254}"""
@@ -125,7 +134,6 @@ class Telemetry:
 
     def handled(self, handled: Handled) -> None:
         plan = handled.plan
-        fates = {fate.recipient: fate for fate in handled.fates}
         for decision in plan.decisions:
             if decision.dry_run:
                 self.count("RecipientDryRun", decision.reason)
@@ -148,21 +156,25 @@ class Telemetry:
                     "quota_bytes": mailbox.quota_bytes,
                 },
             )
+        fates = {fate.recipient: fate for fate in handled.fates}
+        facts = {each.recipient: each for each in handled.facts}
         self._logger.info(
-            "mail handled",
+            MAIL_HANDLED,
             extra={
                 "ses_message_id": plan.mail.message_id,
-                "sender": self._address(plan.mail.reverse_path or "<>"),
+                **self._mail(plan.mail),
                 "suppressed": plan.suppressed,
                 "disposition": handled.disposition,
                 **_tried(plan.mail),
+                **({"size": handled.facts[0].size} if handled.facts else {}),
+                # The first is why it is suppressed.
+                **({"objections": plan.objections} if plan.objections[1:] else {}),
+                **({"observed": True} if plan.observed else {}),
                 **({FOUND_UNDECIDED: True} if handled.late else {}),
                 "recipients": [
                     {
                         "recipient": self._address(each.recipient),
-                        "outcome": each.outcome,
-                        "reason": each.reason,
-                        "dry_run": each.dry_run,
+                        **self._decision(each, facts.get(each.recipient)),
                         **self._fate(fates.get(each.recipient)),
                         **({"withheld": True} if each.recipient in handled.withheld else {}),
                     }
@@ -170,6 +182,31 @@ class Telemetry:
                 ],
             },
         )
+
+    def _mail(self, mail: InboundMessage) -> dict[str, Any]:
+        """Who sent it, by which host; None where nobody knows, or wants it logged."""
+        sender = mail.reverse_path
+        client = client_address(mail)
+        named = [id_of(each) for each in mail.header("Message-ID")[:1]]
+        hashed = self._addresses is LogAddresses.HASH
+        return {
+            "received_at": mail.received_at.isoformat(timespec="milliseconds"),
+            "sender": self._address(sender) if sender else "<>",
+            # A hash of the whole does not tell the domain that many senders share.
+            "sender_domain": self._address(domain_of(sender)) if hashed and sender else None,
+            "client": None if client is None else self._address(str(client)),
+            "message_id_header": self._address(named[0]) if named and named[0] else None,
+        }
+
+    def _decision(self, decision: Decision, facts: Facts | None) -> dict[str, Any]:
+        found = {
+            "outcome": decision.outcome,
+            "reason": decision.reason,
+            "dry_run": decision.dry_run,
+        }
+        if facts is None or facts.way is None or facts.entry == normalise(decision.recipient):
+            return found
+        return found | {"entry": self._address(facts.entry), "way": facts.way}
 
     def _count_mail(self, handled: Handled) -> None:
         if handled.late:
@@ -190,7 +227,7 @@ class Telemetry:
         for message_id, its in by_mail.items():
             self._count_fates(its)
             self._logger.info(
-                "bounce handled",
+                BOUNCE_HANDLED,
                 extra={
                     "ses_message_id": message_id,
                     "recipients": [
@@ -231,7 +268,7 @@ class Telemetry:
     def _fate(self, fate: Fate | None) -> dict[str, Any]:
         if fate is None:
             return {}
-        return {
+        told = {
             "state": fate.state,
             "bounce_type": fate.bounce_type or None,
             "status": fate.status,
@@ -239,13 +276,14 @@ class Telemetry:
             "error_code": fate.error_code or None,
             # SES's words name addresses.
             "detail": (self._addresses is LogAddresses.FULL and fate.detail) or None,
-            "repeated": fate.repeated,
+            "repeated": fate.repeated or None,
         }
+        return {name: value for name, value in told.items() if value is not None}
 
     def _address(self, address: str) -> str | None:
         match self._addresses:
             case LogAddresses.FULL:
-                return address
+                return address[:_ADDRESS_LIMIT]
             case LogAddresses.NONE:
                 return None
             case LogAddresses.HASH:
@@ -253,4 +291,4 @@ class Telemetry:
                     key = self._key()
                 except (ClientError, BotoCoreError):
                     return None  # better no hash than one that anybody could undo
-                return hashlib.blake2b(address.lower().encode(), digest_size=9, key=key).hexdigest()
+                return pseudonym(address, key)
