@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bouncer.limiter import (
@@ -151,37 +152,65 @@ def closest(starts: list[float]) -> float:
     return min((b - a for a, b in pairwise(starts)), default=float("inf"))
 
 
-def holders(pace: Pace, suspension: float) -> st.SearchStrategy[list[Holder]]:
-    """Callers within the stated bounds; how late they wake has none."""
-    stalls = st.one_of(st.just(0.0), st.floats(0, 2 * pace.lateness), st.floats(0, 5))
-    return st.lists(
-        st.builds(
-            Holder,
-            arrives=st.floats(0, 5),
-            calls=st.integers(1, 4),
-            clock_error=st.floats(-pace.clock_error, pace.clock_error),
-            write_takes=st.floats(0, 0.2),
-            answer_takes=st.floats(0, 0.2),
-            stalls=st.lists(stalls, min_size=1, max_size=5).map(tuple),
-            suspensions=st.lists(st.sampled_from([0.0, suspension]), min_size=1, max_size=5).map(
-                tuple
+def holders(pace: Pace, chance: Random) -> list[Holder]:
+    """Callers within the stated bounds, often at a bound; how late they wake has none."""
+
+    def between(least: float, most: float) -> float:
+        return chance.choice([least, most, 0.0, chance.uniform(least, most)])
+
+    def stall() -> float:
+        return chance.choice([0.0, between(0, 2 * pace.lateness), between(0, 5)])
+
+    return [
+        Holder(
+            arrives=between(0, 5),
+            calls=chance.randint(1, 4),
+            clock_error=between(-pace.clock_error, pace.clock_error),
+            write_takes=between(0, 0.2),
+            answer_takes=between(0, 0.2),
+            stalls=tuple(stall() for _ in range(chance.randint(1, 5))),
+            suspensions=tuple(
+                chance.choice([0.0, pace.suspension]) for _ in range(chance.randint(1, 5))
             ),
-        ),
-        min_size=2,
-        max_size=6,
-    )
+        )
+        for _ in range(chance.randint(2, 6))
+    ]
 
 
 PACES = [PACE, Pace(interval=0.1, lateness=0.01, suspension=0.02, clock_error=0.03)]
 
 
 @pytest.mark.parametrize("pace", PACES, ids=["one a second", "ten a second"])
-@settings(max_examples=500)
-@given(data=st.data())
-def test_no_two_calls_start_closer_than_the_interval(pace: Pace, data: st.DataObject) -> None:
+def test_no_two_calls_start_closer_than_the_interval(pace: Pace) -> None:
     """Whoever comes when, wakes how late, and has whose clock."""
-    starts = call_starts(data.draw(holders(pace, pace.suspension)), pace)
-    assert closest(starts) >= pace.interval - ROUNDING
+    too_close = {
+        seed: gap
+        for seed in range(500)
+        if (gap := closest(call_starts(holders(pace, Random(seed)), pace)))
+        < pace.interval - ROUNDING
+    }
+    assert too_close == {}
+
+
+class PoorerPace(Pace, frozen=True, kw_only=True):
+    """A window keeps the others out for less long than it should."""
+
+    saved: float
+
+    def span(self, calls: int) -> float:
+        return super().span(calls) - self.saved
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [PACES[1].lateness, PACES[1].suspension, 2 * PACES[1].clock_error],
+    ids=["lateness", "suspension", "clock error"],
+)
+def test_a_span_without_one_of_its_margins_does_break_the_interval(saved: float) -> None:
+    """The callers above go to every bound, so each part of the span is needed."""
+    pace = PoorerPace(**msgspec.structs.asdict(PACES[1]), saved=saved)
+    gaps = (closest(call_starts(holders(pace, Random(seed)), pace)) for seed in range(500))
+    assert any(gap < pace.interval - ROUNDING for gap in gaps)
 
 
 def punctual(number: int, **fields: Any) -> Holder:
