@@ -45,13 +45,14 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     parameters: "Mapping[str, str]"
 
     @classmethod
-    def find(cls, stack: str, region: str | None) -> "Deployment":
+    def find(cls, stack: str, region: str | None, config: Config = _PATIENT) -> "Deployment":
         """
         Raises:
             DeploymentError: no such stack here.
         """
         try:
-            found = client("cloudformation", region).describe_stacks(StackName=stack)["Stacks"][0]
+            described = client("cloudformation", region, config).describe_stacks(StackName=stack)
+            found = described["Stacks"][0]
         except ClientError as error:
             raise DeploymentError(
                 f"{error.response['Error'].get('Message', error)}; name yours with --stack, "
@@ -96,8 +97,8 @@ def say_bad_item(address: str, error: str) -> None:
     note(f"{address}: {error}")
 
 
-def client(service: str, region: str | None) -> Any:
+def client(service: str, region: str | None, config: Config = _PATIENT) -> Any:
     return boto3.session.Session(region_name=region or HERE.region).client(
         service,  # type: ignore[call-overload]  # one of many names, chosen at run time
-        config=_PATIENT,
+        config=config,
     )

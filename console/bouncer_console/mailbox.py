@@ -105,7 +105,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
                 client("dynamodb", region), table, names=names, on_bad_item=say_bad_item
             )
             return cls(table=found, own=bool(names))
-        deployment = Deployment.find(stack, region)
+        return cls.of(Deployment.find(stack, region))
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> "Target":
+        """A stack's directory."""
         return cls(
             table=deployment.mailbox_table(),
             own=deployment.own_mailbox_table,
@@ -151,6 +155,25 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return self.table.get([key for each in addresses for key in candidates(each)])
 
 
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entries are wanted; what is None asks for nothing."""
+
+    domain: str | None = None
+    status: Status | None = None
+    fuller_than: int | None = None
+    """Percent of a quota."""
+    suspicious: bool = False
+
+    def __call__(self, box: Mailbox) -> bool:
+        now = datetime.now(UTC)
+        return (
+            (self.domain is None or domain_key_of(box.address) == domain_key_of(f"x@{self.domain}"))
+            and (self.status is None or box.disabled(now) is (self.status is Status.DISABLED))
+            and (self.fuller_than is None or fullness(box, now) * 100 >= self.fuller_than)
+            and (not self.suspicious or any(mailbox_check.oddities(box, now)))
+        )
+
+
 @app.command(name="list")
 def list_(
     domain: Annotated[str | None, typer.Option(help="Only of this domain.")] = None,
@@ -168,16 +191,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Every entry, in the table's order, as it is read; `check` says what looks wrong in it."""
-    now = datetime.now(UTC)
-
-    def wanted(box: Mailbox) -> bool:
-        return (
-            (domain is None or domain_key_of(box.address) == domain_key_of(f"x@{domain}"))
-            and (status is None or box.disabled(now) is (status is Status.DISABLED))
-            and (fuller_than is None or _fullness(box, now) * 100 >= fuller_than)
-            and (not suspicious or any(mailbox_check.oddities(box, now)))
-        )
-
+    wanted = Filter(domain=domain, status=status, fuller_than=fuller_than, suspicious=suspicious)
     with plain_errors(*_EXPECTED), progress("entries read") as advance:
         boxes = Target.find(table, stack, region, attributes).table.scan()
         chosen = (each for each in _counted(boxes, advance) if wanted(each))
@@ -213,7 +227,7 @@ def _counted(boxes: Iterator[Mailbox], advance: Any) -> Iterator[Mailbox]:
         yield each
 
 
-def _fullness(box: Mailbox, now: datetime) -> float:
+def fullness(box: Mailbox, now: datetime) -> float:
     """The share of its quota that is used, of bytes or of today's messages."""
     if box.over_daily_quota(now):
         return 1.0
@@ -398,7 +412,7 @@ def set_(
         gone.append("status_until")
     with plain_errors(*_EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
-        _change(target, address, fields, gone)
+        change(target, address, fields, gone)
     address = normalise(address)
     report(f"{address} is changed.", as_json, address=address, done="changed")
 
@@ -424,7 +438,7 @@ def disable(
         fields["status_until"] = until.strftime("%Y-%m-%dT%H:%M:%SZ")
     with plain_errors(*_EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
-        _change(target, address, fields, [] if until else ["status_until"])
+        change(target, address, fields, [] if until else ["status_until"])
     address = normalise(address)
     ends = f" until {until}" if until else ""
     report(f"{address} is disabled{ends}.", as_json, address=address, done="disabled", until=until)
@@ -443,7 +457,7 @@ def enable(
     """Let an address take mail again."""
     with plain_errors(*_EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
-        _change(target, address, {"status": "active"}, ["status_until"])
+        change(target, address, {"status": "active"}, ["status_until"])
     address = normalise(address)
     report(f"{address} takes mail again.", as_json, address=address, done="enabled")
 
@@ -776,7 +790,12 @@ def _check_alias(mailbox: Mailbox) -> None:
         raise MailboxFileError(problem)
 
 
-def _change(target: Target, address: str, fields: dict[str, Any], unset: list[str]) -> None:
+def change(target: Target, address: str, fields: dict[str, Any], unset: list[str]) -> None:
+    """Change an entry, if what becomes of it is one that somebody can mean.
+
+    Raises:
+        MailboxFileError: it is not, or there is none.
+    """
     known = set(Mailbox.__struct_fields__) - {"address"}
     if unknown := set(unset) - known:
         raise MailboxFileError(f"no field is called {', '.join(unknown)}: {', '.join(known)}")

@@ -17,6 +17,7 @@ from bouncer_console import (
     status,
 )
 from bouncer_console.doctor.command import doctor
+from bouncer_console.web.command import web
 
 app = typer.Typer(
     name="bouncer",
@@ -52,6 +53,7 @@ app.command(name="try")(live_check.live_check)
 app.command()(status.status)
 app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
+app.command()(web)
 app.add_typer(policy.app, name="policy")
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(rules.app, name="rules")

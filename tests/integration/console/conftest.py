@@ -32,12 +32,12 @@ def stack(
     site.hooks.append(("sqs", "before-parameter-build.sqs.ReceiveMessage", _do_not_wait))
     real = deployment.client
 
-    def client(service: str, region: str | None) -> Any:
+    def client(service: str, region: str | None, *config: Any) -> Any:
         if service == "cloudformation":
             return site
         if service == "lambda":
             return site.lambda_
-        made = real(service, region)
+        made = real(service, region, *config)
         for wanted, event, handler in site.hooks:
             if wanted == service:
                 made.meta.events.register(event, handler)

@@ -46,6 +46,16 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """The whole entry as it is then."""
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One read of the table."""
+
+    mailboxes: list[Mailbox]
+    read: int
+    """Entries looked at."""
+    next: str | None
+    """Where the next read begins; None: that was the last."""
+
+
 class MailboxTable:
     """The stack's own table, or the user's with other attribute names."""
 
@@ -74,6 +84,39 @@ class MailboxTable:
         for page in pages:
             for item in page["Items"]:
                 yield self._read(item)
+
+    def part(
+        self, after: str | None, *, limit: int, beginning: str = "", containing: str = ""
+    ) -> Part:
+        """What one read finds: 1 MB of the table at most, in its own order, which is none.
+
+        Args:
+            after: the address after which it begins; None: at the beginning.
+            limit: entries that are looked at.
+            beginning, containing: only addresses of which that is the beginning, or a part.
+        """
+        tests = {"begins_with": beginning, "contains": containing}
+        given = {name: value for name, value in tests.items() if value}
+        optional: dict[str, Any] = {}
+        if given:
+            optional = {
+                "FilterExpression": " AND ".join(f"{name}(#address, :{name})" for name in given),
+                "ExpressionAttributeNames": {"#address": self._attribute("address")},
+                "ExpressionAttributeValues": {f":{k}": {"S": v} for k, v in given.items()},
+            }
+        if after is not None:
+            optional["ExclusiveStartKey"] = self._key(after)
+        answer = self._client.scan(TableName=self._name, Limit=limit, **optional)
+        last: Any = answer.get("LastEvaluatedKey")
+        return Part(
+            mailboxes=[self._read(item) for item in answer["Items"]],
+            read=answer["ScannedCount"],
+            next=last[self._attribute("address")]["S"] if last else None,
+        )
+
+    def about(self) -> int:
+        """How many entries there are, as DynamoDB counts them every six hours."""
+        return int(self._client.describe_table(TableName=self._name)["Table"]["ItemCount"])
 
     def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:
         """The entries of these addresses; a hundred cost one read."""
