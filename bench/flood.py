@@ -33,7 +33,7 @@ from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.ledger import SETTLED, BounceState, Claims, LedgerEntry
-from bouncer.limiter import Busy, Granted, Limiter, Pace
+from bouncer.limiter import Busy, Granted, Limiter, Pace, Widening
 from bouncer_console.output import print_table, say
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.slots import MemorySlots
@@ -197,6 +197,9 @@ class _Slots:
     def hold_back(self, now: float, until: float) -> None:
         raise AssertionError(f"nobody throttles here: {now}, {until}")
 
+    def widen(self, now: float, seen: Widening, to: Widening) -> Widening:
+        raise AssertionError(f"nobody throttles here: {now}, {seen}, {to}")
+
 
 class _Queue:
     """What waits, and what the workers have in hand."""
@@ -284,8 +287,9 @@ class _Sender:
 
     def warm(self) -> None: ...
 
-    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+    def send(self, bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         turn()
+        written()
         received = (bounce.received_at - _EPOCH).total_seconds()
         self.calls.append((self._clock.at, self._clock.at - received))
         self._clock.at += _ANSWER

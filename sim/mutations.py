@@ -70,7 +70,7 @@ def _settled_before_it_is_sent(self: calls.Calls, held: Held, window: Reservatio
     return _CALL(self, held, window)
 
 
-def _no_penalty(_self: Limiter, _seconds: float) -> None:
+def _no_penalty(_self: Limiter, _window: Reservation, _seconds: float) -> None:
     return None
 
 
@@ -104,7 +104,7 @@ def _stopping(event: Any, context: Any) -> dict[str, str]:
 
 def _rejected_at_once(self: calls.Calls, held: Held, window: Reservation) -> Any:
     called = _CALL(self, held, window)
-    if called.left is not None and not called.new_slot:
+    if called.left is not None and not called.at_once:
         return calls.Called(fates=called.fates)
     return called
 

@@ -6,7 +6,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, Granted, Pace, SlotStore
+from bouncer.limiter import Busy, Granted, Pace, SlotStore, Widening
 from tests.fakes.slots import MemorySlots
 from tests.integration.builders import BOUNCES, requests_of, set_date
 
@@ -183,3 +183,40 @@ def test_a_slot_beyond_the_horizon_comes_from_a_wrong_clock_and_is_repaired(
 def test_a_slot_at_the_horizon_is_believed(bench: Bench, now: float) -> None:
     bench.store.hold_back(now, now + HORIZON)
     assert refused_until(bench, now, max_wait=60) == exactly(now + HORIZON)
+
+
+# --- The widening ----------------------------------------------------------------------------
+
+WIDER = Widening(0.005, START)
+
+
+def widening_of(bench: Bench, now: float) -> Widening:
+    return bench.store.reserve(now, SPAN, 60.0, HORIZON).widening
+
+
+def test_a_fresh_store_knows_of_no_widening(bench: Bench, now: float) -> None:
+    assert widening_of(bench, now) == Widening()
+
+
+def test_a_widening_is_told_with_every_answer(bench: Bench, now: float) -> None:
+    assert bench.store.widen(now, Widening(), WIDER) == WIDER
+    bench.requests()
+    assert [widening_of(bench, now) for _ in range(3)] == [WIDER] * 3
+    assert bench.requests() in (None, 4)  # the first one guessed wrongly that it is idle
+    refused = bench.store.reserve(now, SPAN, 0.0, HORIZON)
+    assert isinstance(refused, Busy)
+    assert refused.widening == WIDER
+
+
+def test_a_widening_takes_no_slot_and_leaves_the_slots_alone(bench: Bench, now: float) -> None:
+    reserved(bench, now)
+    bench.store.widen(now, Widening(), WIDER)
+    assert reserved(bench, now) == exactly(now + SPAN)
+
+
+def test_what_somebody_else_has_widened_meanwhile_stands(bench: Bench, now: float) -> None:
+    bench.store.widen(now, Widening(), WIDER)
+    assert bench.store.widen(now + 1, Widening(), Widening(0.005, now + 1)) == WIDER
+    wider = Widening(0.01, now + 2)
+    assert bench.store.widen(now + 2, WIDER, wider) == wider
+    assert widening_of(bench, now) == wider

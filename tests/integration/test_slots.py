@@ -12,7 +12,14 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws import slots as module
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, ClockWrongError, Granted, NoSlotError, SlotsUnavailableError
+from bouncer.limiter import (
+    Busy,
+    ClockWrongError,
+    Granted,
+    NoSlotError,
+    SlotsUnavailableError,
+    Widening,
+)
 from tests.integration.builders import (
     BOUNCES,
     Answer,
@@ -198,6 +205,9 @@ def test_a_table_that_does_not_answer_gives_no_slot(
         slots.reserve(now, SPAN, 3, HORIZON)
     with pytest.raises(SlotsUnavailableError):
         slots.hold_back(now, now + 2)
+    fail(dynamodb, "UpdateItem", trouble)
+    with pytest.raises(SlotsUnavailableError):
+        slots.widen(now, Widening(), Widening(0.005, now))
     assert issubclass(SlotsUnavailableError, NoSlotError)
 
 
@@ -215,4 +225,18 @@ def test_the_table_holds_one_item_however_many_slots_were_given(
     for _ in range(20):
         slots.reserve(now, SPAN, HORIZON, HORIZON)
     slots.hold_back(now, now + 2)
+    slots.widen(now, Widening(), Widening(0.005, now))
     assert dynamodb.scan(TableName=BOUNCES)["Count"] == 1
+
+
+def test_a_repair_keeps_the_widening(dynamodb: DynamoDBClient, now: float) -> None:
+    wider = Widening(0.005, now - 10)
+    slots = DynamoSlots(dynamodb, BOUNCES)
+    slots.widen(now, Widening(), wider)
+    dynamodb.update_item(
+        TableName=BOUNCES,
+        Key=item(**KEY),
+        UpdateExpression="SET next_slot = :far",
+        ExpressionAttributeValues={":far": {"N": f"{now + 3600}"}},
+    )
+    assert slots.reserve(now, SPAN, 3, HORIZON) == Granted(now, wider)

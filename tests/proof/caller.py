@@ -115,7 +115,7 @@ class Caller:
         once = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
         self._send_bounce = SesSendBounce(self._client("ses", once, plan.receiver))
         self._plain_send = self._send_bounce.send
-        self._send_bounce.send = self._send  # type: ignore[method-assign]
+        self._send_bounce.send = self._send  # type: ignore[assignment,method-assign]
         self.delivery = Delivery(
             ledger=_NotingLedger(self._note, dynamodb, plan.table, self._datetime),
             limiter=Limiter(
@@ -162,7 +162,7 @@ class Caller:
         self._note("killed", message_id, where=where)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+    def _send(self, bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         share = self._plan.luck.kills / 3
         luck = self._random.random()
         message_id = bounce.message_id
@@ -176,7 +176,7 @@ class Caller:
             if share <= luck < 2 * share:
                 threading.Timer(0.003, self._die, (message_id, "between")).start()
 
-        bounce_id = self._plain_send(bounce, noted_turn)
+        bounce_id = self._plain_send(bounce, noted_turn, written)
         if 2 * share <= luck < 3 * share:
             self._die(message_id, "after the answer")
         return bounce_id

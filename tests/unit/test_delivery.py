@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count, pairwise
 
+import msgspec
 import pytest
 
 from bouncer import timing
@@ -78,11 +79,12 @@ class FakeSendBounce:
             raise TryAgainError("timed out", answer_lost=False)
         self.warmed.append(self._world.seconds)
 
-    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+    def send(self, bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         step = self.script.pop(0) if self.script else 0.0
         if isinstance(step, float):
             self._world.pass_time(step)
         turn()
+        written()
         self.calls.append((self._world.seconds, bounce))
         self._world.pass_time(self.answer_takes)
         if isinstance(step, Exception):
@@ -361,7 +363,7 @@ def test_a_throttled_call_holds_everyone_back_and_takes_a_new_slot(world: World)
 def test_a_penalty_that_cannot_be_stored_is_counted_and_the_bounce_queued(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(bounce: Bounce, turn: Callable[[], None]) -> str:
+    def break_down(bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         turn()
         world.slots.broken = True
         raise ThrottledError
@@ -473,7 +475,7 @@ def test_a_lost_answer_is_noted_before_anything_else_can_go_wrong(world: World) 
     """A crash right after it would let the next delivery make two more calls."""
     noted: list[int] = []
 
-    def look(bounce: Bounce, turn: Callable[[], None]) -> str:
+    def look(bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         noted.extend(entry.lost_answers for entry in world.ledger.history(bounce.message_id))
         if len(noted) == 1:
             turn()
@@ -847,13 +849,15 @@ def test_what_is_handed_back_can_be_claimed_at_once_by_the_next_worker(world: Wo
     assert again == set()
 
 
-def test_a_throttle_in_the_middle_costs_a_window_and_loses_nothing(world: World) -> None:
+def test_a_throttle_in_the_middle_costs_two_slots_and_loses_nothing(world: World) -> None:
     world.sender.script = [0.0, ThrottledError()]
     fates, again = world.work(*ages("a", "b", "c"))
     assert world.sender.sent_for == ["a", "b", "b", "c"]
     assert set(states(fates).values()) == {BounceState.SENT}
     assert again == set()
-    assert world.slots.asked == [pytest.approx(PACE.span(3)), pytest.approx(PACE.span(2))]
+    # Its own slot and the one after it: two bounces need another window.
+    wider = msgspec.structs.replace(PACE, margin=PACE.margin + PACE.widening)
+    assert world.slots.asked == [pytest.approx(PACE.span(3)), pytest.approx(wider.span(2))]
     assert world.counted == [Incident.THROTTLED]
 
 

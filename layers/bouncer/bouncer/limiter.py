@@ -10,9 +10,13 @@ that starts late, so a slot expires: whoever wakes too late throws it away and t
     call      call                   last call, at most       the next holder's first call
                                      `lateness` later
 
-A window's calls are spaced by the holder's own monotonic clock: at least step - suspension,
-which is the interval. Only at its edges do the clocks of two machines meet; the gap there is
-at least  span - (n-1)*step - lateness - suspension - 2*clock_error,  the interval again.
+A window's calls are spaced by the holder's own monotonic clock, each from the moment at which
+the one before was written: a process that is held up in between only makes the gap longer.
+Only at a window's edges do the clocks of two machines meet; the gap there is at least
+span - (n-1)*step - lateness - suspension - 2*clock_error,  which is a step again.
+
+A step is the interval and a margin. The margin learns: when the receiver throttles, it grows
+for everyone who shares the store, and shrinks again by itself.
 
 It knows nothing of mail and nothing of AWS; its clocks and its sleep are arguments.
 docs/limiter.md has the proof, the measurements and the figures.
@@ -30,17 +34,35 @@ from bouncer.backend import BackendUnavailableError
 _HALF_A_BATCH = 5
 
 
+class Widening(msgspec.Struct, frozen=True):
+    """By how much the margin was widened, and when."""
+
+    extra: float = 0.0
+    """Seconds."""
+    since: float = 0.0
+    """Epoch seconds."""
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How far apart calls start, and what that allows for. All in seconds."""
 
     interval: float = 1.0
     """The promise: no two calls start less than this apart."""
-    suspension: float = 0.005
-    """How long the process may be held up between its last look at the clock and the call.
+    margin: float = 0.005
+    """What every step is longer than the interval.
 
-    It is part of every step, so it is also what the receiver may see calls closer by, because
-    one request travelled faster than the one before.
+    So much closer than they start may the receiver see two calls, because one request travelled
+    faster than the one before.
     """
+    widest_margin: float = 0.02
+    """However often the receiver throttles, the margin grows no further."""
+    widening: float = 0.005
+    """What the margin grows by when the receiver throttles."""
+    memory: float = 3600.0
+    """In so long the margin shrinks by one widening again."""
+    suspension: float = 0.02
+    """How long the process may be held up between its last look at the clock and the last call
+    of its window, before the next holder's call comes too close."""
     lateness: float = 0.05
     """How long after its slot a call may still start; later, the slot is thrown away."""
     clock_error: float = 0.01
@@ -51,12 +73,12 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def step(self) -> float:
         """Between two calls of one window."""
-        return self.interval + self.suspension
+        return self.interval + self.margin
 
     @property
     def guard(self) -> float:
         """What a window costs beyond its calls, however many they are."""
-        return self.lateness + 2 * self.clock_error
+        return self.lateness + self.suspension + 2 * self.clock_error
 
     def span(self, calls: int) -> float:
         """How long a window of so many calls keeps everyone else out."""
@@ -74,17 +96,36 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         """The largest window whose last call starts within so many seconds."""
         return max(0, math.floor((seconds - self.lateness) / self.step) + 1)
 
+    def left_of(self, widening: Widening, now: float) -> float:
+        """What is left of a widening: from nothing to as much as is allowed at all."""
+        age = max(0.0, now - widening.since)
+        left = widening.extra - self.widening * age / self.memory
+        return min(max(left, 0.0), max(self.widest_margin - self.margin, 0.0))
+
+    def widened(self, widening: Widening, now: float) -> "Pace":
+        """This pace with what is left of a widening in its margin."""
+        extra = self.left_of(widening, now)
+        return msgspec.structs.replace(self, margin=self.margin + extra) if extra else self
+
+    def wider(self, widening: Widening, now: float) -> Widening:
+        """What a widening becomes when the receiver throttles now."""
+        extra = min(self.left_of(widening, now) + self.widening, self.widest_margin - self.margin)
+        return Widening(max(extra, 0.0), now)
+
 
 class Granted(msgspec.Struct, frozen=True):
     """A span of time that is now the caller's, from `start` on (epoch seconds)."""
 
     start: float
+    widening: Widening = Widening()
+    """As stored."""
 
 
 class Busy(msgspec.Struct, frozen=True):
     """Nothing was reserved: the next free slot, at `next_slot`, is further than wanted."""
 
     next_slot: float
+    widening: Widening = Widening()
 
 
 class NoSlotError(Exception):
@@ -121,6 +162,17 @@ class SlotStore(Protocol):
         """Let no slot begin before `until`."""
         ...
 
+    def widen(self, now: float, seen: Widening, to: Widening) -> Widening:
+        """Store another widening, unless somebody else has done so since `seen` was read.
+
+        Returns:
+            What is stored now, as far as is known.
+
+        Raises:
+            NoSlotError: see reserve.
+        """
+        ...
+
 
 class Reservation:
     """Slots in a row for one holder."""
@@ -138,6 +190,7 @@ class Reservation:
         self.start = start
         self.calls = calls
         self._pace = pace
+        self._step = pace.step
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
@@ -146,6 +199,7 @@ class Reservation:
 
     @property
     def used_up(self) -> bool:
+        """Whether no further turn comes: all are taken, or it is too late for the next."""
         return self._turns >= self.calls
 
     @property
@@ -168,9 +222,25 @@ class Reservation:
         while (pause := self._until_turn()) > 0:
             self._sleep(pause)
         if self.used_up or self._clock() > self._last_start:
+            self._turns = self.calls
             raise SlotExpiredError
         self._turns += 1
-        self._earliest = self._monotonic() + self._pace.step
+        self.written()
+
+    def written(self) -> None:
+        """The call has only now gone out: the next turn is a step from here.
+
+        Whoever says so after each call may be held up between its turn and its call for as
+        long as it likes, but for the last call of a window (`Pace.suspension`).
+        """
+        self._earliest = self._monotonic() + self._step
+
+    def skip(self, step: float) -> None:
+        """Leave one turn out, and keep the rest so far apart: the last ones may come too late."""
+        self._turns += 1
+        self._step = step
+        if self._earliest is not None:
+            self._earliest = max(self._earliest, self._monotonic()) + step
 
     def _until_turn(self) -> float:
         if self._earliest is not None:
@@ -190,7 +260,8 @@ class Limiter:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.pace = pace
+        self._pace = pace
+        self._widening = Widening()
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
@@ -198,10 +269,15 @@ class Limiter:
         self._ask_again = -math.inf
         self._next_slot = -math.inf
 
+    @property
+    def pace(self) -> Pace:
+        """As it is now: wider than it was given while the receiver throttles."""
+        return self._pace.widened(self._widening, self._clock())
+
     def refused(self, max_wait: float) -> Busy | None:
         """The last refusal, as long as it still holds for this wait; it costs no request."""
         if self._monotonic() < self._ask_again and self._next_slot > self._clock() + max_wait:
-            return Busy(self._next_slot)
+            return Busy(self._next_slot, self._widening)
         return None
 
     def reserve(self, calls: int, max_wait: float) -> Reservation | Busy:
@@ -216,18 +292,19 @@ class Limiter:
         if refused := self.refused(max_wait):
             return refused
         now = self._clock()
-        span = self.pace.span(calls)
-        answer = self._store.reserve(now, span, max_wait, self.pace.horizon)
+        pace = self._pace.widened(self._widening, now)
+        answer = self._store.reserve(now, pace.span(calls), max_wait, pace.horizon)
+        self._widening = answer.widening
         if isinstance(answer, Busy):
             self._next_slot = answer.next_slot
             ahead = answer.next_slot - now - max_wait
             # At least an interval: a queue that is just too long is asked about once a slot.
-            self._ask_again = self._monotonic() + max(ahead, self.pace.interval)
+            self._ask_again = self._monotonic() + max(ahead, pace.interval)
             return answer
         return Reservation(
             answer.start,
             calls,
-            self.pace,
+            pace,
             clock=self._clock,
             monotonic=self._monotonic,
             sleep=self._sleep,
@@ -237,7 +314,17 @@ class Limiter:
         """Let time pass before asking again."""
         self._sleep(seconds)
 
-    def penalise(self, seconds: float) -> None:
-        """The receiver throttled: nobody gets a slot for so long."""
+    def penalise(self, window: Reservation, seconds: float) -> None:
+        """The receiver throttled the window's last call.
+
+        Nobody gets a new slot for so many seconds, the window leaves a turn out, and everyone's
+        steps grow.
+
+        Raises:
+            NoSlotError: see SlotStore.reserve; this process makes room all the same.
+        """
         now = self._clock()
+        seen, self._widening = self._widening, self._pace.wider(self._widening, now)
+        window.skip(self.pace.step)
         self._store.hold_back(now, now + seconds)
+        self._widening = self._store.widen(now, seen, self._widening)

@@ -35,12 +35,17 @@ _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError,
 class _Body(io.BytesIO):
     """A request's body that knows whether all of it was handed to the connection."""
 
-    sent = False
+    def __init__(self, data: bytes, written: Callable[[], None]) -> None:
+        super().__init__(data)
+        self.sent = False
+        self._written = written
 
     def read(self, size: int | None = -1) -> bytes:
         # urllib3 asks for more only when what it got before was written without an error.
         data = super().read(size)
-        self.sent = self.sent or not data
+        if not data and not self.sent:
+            self.sent = True
+            self._written()
         return data
 
 
@@ -50,19 +55,21 @@ class SesSendBounce:
     def __init__(self, client: "SESClient", kept: Kept | None = None) -> None:
         self._client = client
         self._kept = kept or Kept()
-        self._turn: Callable[[], None] | None = None
+        self._turn: tuple[Callable[[], None], Callable[[], None]] | None = None
         self._body: _Body | None = None
         # botocore fires this when the request is built and signed and only has to be written
         # to the open connection: the last place to look at the clock.
         client.meta.events.register("before-send.ses.SendBounce", self._before_send)
 
     def _before_send(self, request: Any, **_: Any) -> None:
-        turn, self._turn = self._turn, None
-        if turn is None:
+        its, self._turn = self._turn, None
+        if its is None:
             return  # the client's other user is calling
+        turn, written = its
         turn()
         body = request.body
-        request.body = self._body = _Body(body.encode() if isinstance(body, str) else body)
+        data = body.encode() if isinstance(body, str) else body
+        request.body = self._body = _Body(data, written)
 
     def warm(self) -> None:
         """Open the connection, if it may not be open: TLS during the slot would make it late."""
@@ -81,12 +88,17 @@ class SesSendBounce:
             return  # the call itself will meet the same fault and say so
         self._kept.use()
 
-    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+    def send(
+        self,
+        bounce: Bounce,
+        turn: Callable[[], None],
+        written: Callable[[], None] = lambda: None,
+    ) -> str:
         try:
             request = bounce.request()
         except BounceError as error:
             raise RefusedError("InvalidBounce", str(error)) from error
-        self._turn, self._body = turn, None
+        self._turn, self._body = (turn, written), None
         try:
             answer = self._client.send_bounce(**request)
         except ClientError as error:

@@ -1,6 +1,6 @@
 """The limiter's slots in DynamoDB: one item, one or two atomic writes a reservation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from bouncer.aws.deadline import FAILURES
-from bouncer.limiter import Busy, ClockWrongError, Granted, SlotsUnavailableError
+from bouncer.limiter import (
+    Busy,
+    ClockWrongError,
+    Granted,
+    SlotsUnavailableError,
+    Widening,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -27,6 +33,10 @@ _DATE_TOLERANCE = 2.0
 _IDLE = "attribute_not_exists(next_slot) OR next_slot <= :now"
 _BUSY = "next_slot > :now AND next_slot <= :latest"
 _UNCHANGED = "next_slot = :seen"
+
+
+type _Item = Mapping[str, Any]
+"""The limiter's, in DynamoDB's form; empty when there is none yet."""
 
 
 class Guess:
@@ -83,15 +93,24 @@ class DynamoSlots:
         asked = _Asked(now, monotonic())
         self._update("SET next_slot = :until", earlier, asked, {"until": until})
 
+    def widen(self, now: float, seen: Widening, to: Widening) -> Widening:
+        unseen = "attribute_not_exists(widened_at) OR widened_at <= :seen"
+        values = {"extra": to.extra, "since": to.since, "seen": seen.since}
+        update = "SET widened_by = :extra, widened_at = :since"
+        before = self._update(update, unseen, _Asked(now, monotonic()), values)
+        return before.widening if isinstance(before, Busy) else to
+
     def _take_busy(self, asked: "_Asked", span: float, max_wait: float) -> Granted | Busy:
         values = {"now": asked.now, "latest": asked.now + max_wait, "span": span}
         seen = self._update("SET next_slot = next_slot + :span", _BUSY, asked, values)
-        return seen if isinstance(seen, Busy) else Granted(seen or asked.now)
+        if isinstance(seen, Busy):
+            return seen
+        return Granted(_next_slot(seen) or asked.now, _widening(seen))
 
     def _take_idle(self, asked: "_Asked", span: float, _max_wait: float) -> Granted | Busy:
         values = {"now": asked.now, "end": asked.now + span}
         seen = self._update("SET next_slot = :end", _IDLE, asked, values)
-        return seen if isinstance(seen, Busy) else Granted(asked.now)
+        return seen if isinstance(seen, Busy) else Granted(asked.now, _widening(seen))
 
     def _repair(self, asked: "_Asked", seen: float, span: float) -> Granted | Busy:
         # Our own clock was just found right, so the stored slot came from a wrong one.
@@ -100,12 +119,12 @@ class DynamoSlots:
         if isinstance(answer, Busy):
             return answer
         self._on_repair(seen - asked.now)
-        return Granted(asked.now)
+        return Granted(asked.now, _widening(answer))
 
     def _update(
         self, update: str, condition: str, asked: "_Asked", values: dict[str, float]
-    ) -> float | Busy | None:
-        """The slot stored before the update, or Busy with it when the condition failed."""
+    ) -> _Item | Busy:
+        """The item before the update, or Busy with its slot when the condition failed."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,
@@ -115,7 +134,7 @@ class DynamoSlots:
                 ExpressionAttributeValues={
                     f":{name}": {"N": f"{value:.6f}"} for name, value in values.items()
                 },
-                ReturnValues="UPDATED_OLD",
+                ReturnValues="ALL_OLD",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except ClientError as error:
@@ -123,23 +142,23 @@ class DynamoSlots:
                 raise SlotsUnavailableError(str(error)) from error
             asked.check_clock(error.response["ResponseMetadata"])
             item: Any = error.response.get("Item", {})
-            return Busy(float(item["next_slot"]["N"]) if "next_slot" in item else 0.0)
+            return Busy(_next_slot(item), _widening(item))
         except FAILURES as error:
             raise SlotsUnavailableError(str(error)) from error
+        old: _Item = answer.get("Attributes", {})
         try:
             asked.check_clock(answer["ResponseMetadata"])
         except ClockWrongError:
-            self._undo(answer.get("Attributes"), values)
+            self._undo(old, values)
             raise
-        old = answer.get("Attributes", {}).get("next_slot")
-        return float(old["N"]) if old else None
+        return old
 
-    def _undo(self, old: Any, values: dict[str, float]) -> None:
+    def _undo(self, old: _Item, values: dict[str, float]) -> None:
         """Take back what a wrong clock just stored, unless someone built on it already."""
         mine = values.get("end")
         if mine is None:
             return
-        before = float(old["next_slot"]["N"]) if old else 0.0
+        before = _next_slot(old)
         try:
             self._client.update_item(
                 TableName=self._table,
@@ -153,6 +172,16 @@ class DynamoSlots:
             )
         except FAILURES:
             return  # the horizon bounds what it can do
+
+
+def _next_slot(item: _Item) -> float:
+    return float(item["next_slot"]["N"]) if "next_slot" in item else 0.0
+
+
+def _widening(item: _Item) -> Widening:
+    if "widened_by" not in item:
+        return Widening()
+    return Widening(float(item["widened_by"]["N"]), float(item["widened_at"]["N"]))
 
 
 class _Asked(NamedTuple):

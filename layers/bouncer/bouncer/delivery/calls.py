@@ -36,8 +36,8 @@ class Called(msgspec.Struct, frozen=True, kw_only=True):
     fates: list[Fate]
     left: Held | None = None
     """What is to be called for again."""
-    new_slot: bool = False
-    """Nothing was sent, and the window is of no use any more."""
+    at_once: bool = False
+    """Nothing was sent, and nothing is wrong with the bounce: the next slot is for it."""
 
 
 class Calls:
@@ -88,15 +88,15 @@ class Calls:
             return Called(fates=self.expire(held))
         try:
             self.send_bounce.warm()
-            bounce_id = self.send_bounce.send(held.bounce, window.turn)
+            bounce_id = self.send_bounce.send(held.bounce, window.turn, window.written)
         except SlotExpiredError:
             self._count(Incident.SLOT_EXPIRED)
-            return Called(fates=[], left=held, new_slot=True)
+            return Called(fates=[], left=held, at_once=True)
         except ThrottledError:
-            # Someone else in the account calls too: let everyone of ours make room.
+            # We came too close, or someone else in the account calls too: everyone makes room.
             self._count(Incident.THROTTLED)
-            self._penalise()
-            return Called(fates=[], left=held, new_slot=True)
+            self._penalise(window)
+            return Called(fates=[], left=held, at_once=True)
         except TryAgainError as error:
             if error.answer_lost:
                 self._count(Incident.ANSWER_LOST)
@@ -129,8 +129,8 @@ class Calls:
         others = held.only(held.lost_answers.keys() - given_up)
         return Called(fates=fates, left=others if others.bounce.recipients else None)
 
-    def _penalise(self) -> None:
+    def _penalise(self, window: Reservation) -> None:
         try:
-            self.limiter.penalise(self._terms.penalty)
+            self.limiter.penalise(window, self._terms.penalty)
         except NoSlotError:
             self._count(Incident.NO_SLOT)

@@ -35,11 +35,12 @@ class SendBounce(Protocol):
         """
         ...
 
-    def send(self, bounce: Bounce, turn: Callable[[], None]) -> str:
+    def send(self, bounce: Bounce, turn: Callable[[], None], written: Callable[[], None]) -> str:
         """Call SendBounce once.
 
         Args:
             turn: called when only the bytes have to go out; it sleeps until the slot.
+            written: called as soon as they have.
 
         Returns:
             The bounce's MessageId.

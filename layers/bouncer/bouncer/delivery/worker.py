@@ -85,8 +85,7 @@ class Worker:
             key, held = next(iter(ready.items()))
             called = self._calls.call(held, window)
             fates += called.fates
-            if called.new_slot:
-                window = None
+            if called.at_once:
                 continue
             del ready[key]
             if called.left is not None:
