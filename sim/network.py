@@ -22,7 +22,8 @@ _URL = "https://aws.invalid"
 _LOST = (ConnectionClosedError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError)
 _PASSING = ("Throttl", "Exceeded", "SlowDown", "TooManyRequests", "RequestTimeout")
 # The longest that a process is held up between its last look at the clock and the call.
-HELD_UP = 0.004
+HELD_UP = 0.019
+_ALL = 16384
 
 
 def refused(code: str, status: int, operation: str, message: str = "", **more: Any) -> ClientError:
@@ -193,6 +194,7 @@ class Client:
         except Exception as error:
             note(what, f"not asked: {type(error).__name__}")
             raise
+        self.turned()
         try:
             self.connect()
             self._write(request)
@@ -217,20 +219,23 @@ class Client:
         assert self._used is not None
         self.idle = self._kernel.now - self._used
         dead = self.network.faults.has("dead-connections") and self.idle > self.network.idle_limit
-        sent = request.body
+        read = getattr(request.body, "read", lambda _: b"")
         if dead and not self.network.silent:
             raise ConnectionClosedError(endpoint_url=_URL)
-        if hasattr(sent, "read"):
-            while sent.read(16384):
-                pass
+        read(_ALL)
         if dead:
+            read(_ALL)
             self._kernel.pause(self._read_timeout)
             raise ReadTimeoutError(endpoint_url=_URL)
         self.network.moment()
         self._kernel.pause(self._kernel.chance.uniform(0.0, HELD_UP))
+        read(_ALL)  # urllib3 learns only now that there is no more
+
+    def turned(self) -> None:
+        """The last handler has looked at the request; a service may want to note that."""
 
     def started(self) -> None:
-        """The request is on its way; a service may want to note that."""
+        """The request is on its way; the same."""
 
     def _exchange[T](self, operation: str, what: str, do: Callable[[], T]) -> T:
         kernel = self._kernel

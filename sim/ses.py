@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from bouncer.limiter import Pace
 from sim.kernel import Actor, Kernel, Machine
 from sim.network import Client, Network, refused
 
 WINDOW = 24 * 3600.0
 # SES's own idea of one a second; what is nearer is throttled.
-_TOO_NEAR = 0.9
-# More than a process may be held up between its last look at the clock and the call.
-_SUSPENDED = 0.005
+_LENIENT = 0.9
+# As long as a process may be held up between its last look at the clock and the call.
+_SUSPENDED = Pace().suspension
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -47,16 +48,21 @@ class Call(msgspec.Struct, kw_only=True):
 class Ses:
     """The service, and what it saw."""
 
-    def __init__(self, kernel: Kernel, outages: list[tuple[float, float]]) -> None:
+    def __init__(self, kernel: Kernel, outages: list[tuple[float, float]], *, strict: bool) -> None:
+        """
+        Args:
+            strict: whoever comes a millisecond too early is throttled.
+        """
         self._kernel = kernel
         self._last = 0.0
+        self._too_near = 1.0 if strict else _LENIENT
         self.outages = outages
         self.received: dict[str, float] = {}
         """Message id to when SES took the mail in."""
         self.calls: list[Call] = []
         self.sent: list[Call] = []
         self.throttled: dict[str, float] = {}
-        """Actor to when its last call was throttled."""
+        """Actor to when its last call started that was throttled."""
         self.on_call: Callable[[Call], None] = lambda _: None
 
     def down(self) -> bool:
@@ -66,7 +72,7 @@ class Ses:
         kernel = self._kernel
         if kernel.now - self.received.get(call.message_id, -WINDOW) >= WINDOW:
             raise refused("InvalidParameterValue", 400, "SendBounce", "Message not found")
-        near = kernel.now - self._last < _TOO_NEAR
+        near = kernel.now - self._last < self._too_near
         self._last = kernel.now
         if near:
             raise refused("Throttling", 400, "SendBounce", "Maximum sending rate exceeded.")
@@ -95,9 +101,8 @@ class SESClient(Client):
         self._endpoint = _Session(self)
         self._call: Call | None = None
         self._turned = 0.0
-        self.meta.events.register("before-send.ses", self._turned_at)
 
-    def _turned_at(self, **_: Any) -> None:
+    def turned(self) -> None:
         self._turned = self._kernel.now
 
     def knock(self) -> None:
@@ -136,7 +141,7 @@ class SESClient(Client):
             answer = self.request("SendBounce", what, lambda: self._ses.send_bounce(call), body)
         except ClientError as error:
             if error.response["Error"]["Code"] == "Throttling":
-                self._ses.throttled[actor.name] = self._kernel.now
+                self._ses.throttled[actor.name] = call.start
             raise
         call.answered = True
         return answer

@@ -112,7 +112,7 @@ class World:
         self.mailboxes = Table(_MAILBOXES, kernel, "address")
         self.database = DynamoDB(kernel, (self.bounces, self.mailboxes))
         self.sizes: dict[str, int] = {}
-        self.ses = Ses(kernel, self._outages())
+        self.ses = Ses(kernel, self._outages(), strict=seed % 2 == 1)
         self.ses.on_call = self._called
         self._previous: Call | None = None
         self.network = Network(

@@ -240,7 +240,7 @@ class Reservation:
         self._turns += 1
         self._step = step
         if self._earliest is not None:
-            self._earliest = max(self._earliest, self._monotonic()) + step
+            self._earliest += step
 
     def _until_turn(self) -> float:
         if self._earliest is not None:
