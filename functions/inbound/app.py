@@ -11,6 +11,7 @@ from aws_lambda_powertools import Logger
 
 from bouncer import timing
 from bouncer.aws import clients, wiring
+from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
@@ -42,8 +43,9 @@ def application() -> Application:
     telemetry = Telemetry(
         logger,
         service=logger.service,
-        addresses=settings.log_addresses,
-        key=key_of(clients.dynamodb(), settings.bounce_table),
+        discretion=Discretion(
+            settings.log_addresses, key_of(clients.dynamodb(), settings.bounce_table)
+        ),
     )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
@@ -55,7 +57,7 @@ def application() -> Application:
     )
 
 
-@logger.inject_lambda_context
+@entry(logger)
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     """Whatever goes wrong, the mail goes on and the event is kept: nothing is lost."""
     app = application()
@@ -69,7 +71,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     except UsageBusyError as error:
         # A burst for one mailbox is no failure to be kept, alarmed of and replayed, mail by mail:
         # these go on, nothing says that they are done, and the audit counts them when it is over.
-        app.telemetry.warn("UsageBusy", str(error))
+        app.telemetry.warn("UsageBusy", error)
         dispositions = {Disposition.CONTINUE}
     except Exception as error:
         logger.exception("mail not handled")

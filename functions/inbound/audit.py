@@ -14,6 +14,7 @@ from aws_lambda_powertools import Logger
 from bouncer import timing
 from bouncer.audit import Audit
 from bouncer.aws import clients, wiring
+from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
 from bouncer.message import InboundMessage, MalformedEventError, parse_notice
@@ -39,14 +40,15 @@ def application() -> Application:
     telemetry = Telemetry(
         logger,
         service=logger.service,
-        addresses=settings.log_addresses,
-        key=key_of(clients.dynamodb(), settings.bounce_table),
+        discretion=Discretion(
+            settings.log_addresses, key_of(clients.dynamodb(), settings.bounce_table)
+        ),
     )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(audit=wiring.audit(settings, policy_file, telemetry), telemetry=telemetry)
 
 
-@logger.inject_lambda_context
+@entry(logger)
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """What is not settled comes back in `batchItemFailures`, and so, later, once more."""
     app = application()
@@ -59,14 +61,14 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
             try:
                 mail = parse_notice(record["body"])
             except MalformedEventError as error:
-                app.telemetry.warn("NoticeUnreadable", str(error))
+                app.telemetry.warn("NoticeUnreadable", error)
                 again.add(record["messageId"])  # until it is with the dead letters, for people
                 continue
             if mail is not None:
                 notices[record["messageId"]] = mail
         audited = app.audit.run(notices, until=until)
         for key, why in audited.failures.items():
-            app.telemetry.warn("AuditFailed", f"{notices[key].message_id}: {why!r}")
+            app.telemetry.warn("AuditFailed", why, ses_message_id=notices[key].message_id)
         for handled in audited.found:
             app.telemetry.handled(handled)
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import clients
+from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.aws.telemetry import Telemetry
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 logger = Logger(serialize_stacktrace=False)
 
 
-@logger.inject_lambda_context
+@entry(logger)
 def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
     """Safe to repeat: each run begins with the rules as they are."""
     settings = RulesSettings.read(os.environ)
     rules = ReceiptRules(clients.ses_rules(), settings.receipt_rule_set, settings.receipt_rule)
-    telemetry = Telemetry(logger, service=logger.service, addresses=settings.log_addresses)
+    discretion = Discretion(settings.log_addresses)
+    telemetry = Telemetry(logger, service=logger.service, discretion=discretion)
     table = MailboxTable(
         clients.dynamodb(),
         settings.mailbox_table,
@@ -37,7 +39,7 @@ def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
         stale = rules.stale_copies()
         todo = changes(ours, settings.receipt_rule, needed.recipients, others, stale)
     except SyncError as error:
-        logger.warning("rules not in step", extra={"why": str(error)})
+        logger.warning("rules not in step", extra={"why": discretion.words(error)})
         return
     rules.apply(todo, done=lambda: None)
     logger.info(

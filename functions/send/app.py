@@ -12,6 +12,7 @@ from aws_lambda_powertools import Logger
 from bouncer import timing
 from bouncer.aws import clients, wiring
 from bouncer.aws.deadline import FAILURES
+from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
@@ -44,10 +45,7 @@ def application() -> Application:
     settings = SendSettings.read(os.environ)
     key = key_of(clients.dynamodb(), settings.bounce_table)
     telemetry = Telemetry(
-        logger,
-        service=logger.service,
-        addresses=settings.log_addresses,
-        key=key,
+        logger, service=logger.service, discretion=Discretion(settings.log_addresses, key)
     )
     return Application(
         delivery=wiring.observed_delivery(settings, telemetry),
@@ -58,7 +56,7 @@ def application() -> Application:
     )
 
 
-@logger.inject_lambda_context
+@entry(logger)
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """What is not done comes back in `batchItemFailures`, and with it to the queue."""
     app = application()
@@ -91,10 +89,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
 
 def _set_aside(app: Application, record: dict[str, Any], error: PoisonError) -> set[str]:
     """Put a message that nobody can read with the dead letters, now: no retry will mend it."""
-    logger.error(
-        "bounce unreadable", extra={"sqs_message_id": record["messageId"], "why": str(error)}
-    )
-    app.telemetry.count("BounceDeadLettered", "unreadable")
+    app.telemetry.unreadable(record["messageId"], error)
     try:
         app.dead_letters.keep_body(record["body"])
     except Exception:

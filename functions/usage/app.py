@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import wiring
+from bouncer.aws.discretion import Discretion, entry
 from bouncer.settings import UsageSettings, stored_prefix
 from bouncer.usage import Usage
 
@@ -29,10 +30,11 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = UsageSettings.read(os.environ)
+    Discretion(settings.log_addresses).hold(logger)
     return Application(usage=wiring.usage(settings), prefix=stored_prefix(settings.mail_prefix))
 
 
-@logger.inject_lambda_context
+@entry(logger)
 def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
     """Safe to repeat: a mail is given back once. What failed comes back, and so, later, again.
 

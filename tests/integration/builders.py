@@ -233,12 +233,15 @@ def no_response(status: int) -> AWSResponse:
 
 def fail(client: Any, operation: str, *answers: Answer | Exception) -> None:
     """Let the next calls of an operation fail, one answer each; the service never sees them."""
-    waiting = list(answers)
+    fail_with(client, operation, iter(answers))
+
+
+def fail_with(client: Any, operation: str, answers: Iterator[Answer | Exception]) -> None:
+    """The same, with answers that are asked for when they are needed."""
 
     def answer(model: Any, **_: Any) -> Any:
-        if not waiting or model.name != operation:
+        if model.name != operation or (each := next(answers, None)) is None:
             return None
-        each = waiting.pop(0)
         if isinstance(each, Exception):
             raise each
         response = no_response(each.status)

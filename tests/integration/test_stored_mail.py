@@ -16,7 +16,7 @@ class Store:
     """The mail store, and what it could not tell."""
 
     def __init__(self, s3: S3Client) -> None:
-        self.failures: list[str] = []
+        self.failures: list[str | Exception] = []
         self.mail = StoredMail(s3, BUCKET, PREFIX, on_failure=self.failures.append)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from aws_lambda_powertools import Logger
 
+from bouncer.aws.discretion import Discretion
 from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE, Telemetry
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.fate import Fate, Incident
@@ -29,7 +30,8 @@ HOST = "mx.sender.example"
 
 
 def telemetry(addresses: LogAddresses = LogAddresses.FULL, service: str = SERVICE) -> Telemetry:
-    return Telemetry(Logger(serialize_stacktrace=False), service=service, addresses=addresses)
+    logger = Logger(serialize_stacktrace=False)
+    return Telemetry(logger, service=service, discretion=Discretion(addresses))
 
 
 def fate(

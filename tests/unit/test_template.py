@@ -262,6 +262,18 @@ def test_every_queue_is_encrypted(queue: str) -> None:
     assert properties.get("SqsManagedSseEnabled") is True or "KmsMasterKeyId" in properties
 
 
+def test_every_dead_letter_queue_keeps_people_s_data_as_long_as_the_user_says() -> None:
+    dead = {name: each for name, each in QUEUES.items() if "DeadLetter" in name}
+    targets = {
+        each["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+        for each in QUEUES.values()
+        if "RedrivePolicy" in each
+    }
+    assert targets < set(dead)
+    for each in dead.values():
+        assert each["MessageRetentionPeriod"] == {"Ref": "DeadLetterRetentionSeconds"}
+
+
 @pytest.mark.parametrize("table", resources("AWS::DynamoDB::Table"))
 def test_every_table_is_encrypted(table: str) -> None:
     properties = resources("AWS::DynamoDB::Table")[table]

@@ -163,6 +163,7 @@ class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
     mailbox_table: str
     mail_prefix: str = ""
     ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
+    log_addresses: LogAddresses = LogAddresses.FULL
 
     @property
     def ledger_retention(self) -> timedelta:

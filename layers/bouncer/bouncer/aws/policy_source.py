@@ -36,7 +36,7 @@ class AppConfigPolicy:
         application: str,
         environment: str,
         profile: str,
-        on_failure: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """
         Args:
@@ -71,7 +71,7 @@ class AppConfigPolicy:
         except Exception as error:
             if self._policy is None:
                 raise
-            self._on_failure(f"{type(error).__name__}: {error}")
+            self._on_failure(error)
         return self._policy
 
     def _read(self) -> object:

@@ -24,7 +24,7 @@ class StoredMail:
         client: "S3Client",
         bucket: str,
         prefix: str,
-        on_failure: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[str | Exception], None] = lambda _: None,
     ) -> None:
         """
         Args:
@@ -42,7 +42,7 @@ class StoredMail:
                 "ContentLength"
             ]
         except (ClientError, BotoCoreError) as error:
-            self._on_failure(str(error))
+            self._on_failure(error)
             return None
 
     def headers(self, message_id: str) -> tuple[Header, ...] | None:
@@ -59,7 +59,7 @@ class StoredMail:
             with contextlib.closing(answer["Body"]) as body:
                 head = _head(body.iter_chunks(_CHUNK))
         except (ClientError, BotoCoreError) as error:
-            self._on_failure(str(error))
+            self._on_failure(error)
             return None
         block = read_block(head, to_the_end=len(head) < BLOCK_LIMIT)
         if not block.whole:

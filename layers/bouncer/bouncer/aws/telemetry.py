@@ -1,11 +1,8 @@
 """One structured log line a mail, and metrics by reason and bounce type (EMF)."""
 
-import json
 import re
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -13,9 +10,9 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import (
     AmazonCloudWatchEMFProvider,
 )
-from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of, normalise
+from bouncer.aws.discretion import Discretion
 from bouncer.budget import client_address
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
@@ -27,8 +24,6 @@ from bouncer.message import InboundMessage
 from bouncer.plan import Disposition
 from bouncer.policy.conditions import Facts
 from bouncer.policy.decide import Decision, Outcome
-from bouncer.pseudonym import pseudonym
-from bouncer.settings import LogAddresses
 
 MAIL_HANDLED = "mail handled"
 BOUNCE_HANDLED = "bounce handled"
@@ -63,56 +58,18 @@ def _tried(mail: InboundMessage) -> dict[str, str]:
 
 
 FOUND = "MailFoundUndecided"
-_ADDRESS_LIMIT = 320
-# Anything around an @ that could be an address: quoted, percent-encoded, or in another script too.
-_ADDRESS = re.compile(
-    r"""(?:"[^"@]{0,64}"|[^\s"'<>()\[\],;:@]{1,254})(?:@|%40)[^\s"'<>()\[\],;@]{1,254}"""
-)
 
 
 class Telemetry:
     """Collects while an invocation runs; `flush` prints what CloudWatch reads."""
 
-    def __init__(
-        self,
-        logger: Logger,
-        *,
-        service: str,
-        addresses: LogAddresses,
-        key: Callable[[], bytes] = lambda: secrets.token_bytes(32),
-    ) -> None:
-        """
-        Args:
-            key: the stack's, which hashes are made with; asked for once, when it is needed. The
-                default is good for this process only.
-        """
+    def __init__(self, logger: Logger, *, service: str, discretion: Discretion) -> None:
         self._logger = logger
         self._service = service
-        self._addresses = addresses
-        self._key = cache(key)
+        self._discretion = discretion
+        self._address = discretion.address
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        formatter: Any = logger.registered_formatter  # its type leaves the serializer out
-        formatter.json_serializer = self._serialized
-
-    def _serialized(self, line: dict[str, Any]) -> str:
-        """A log line, whoever wrote it: an exception's text may name an address too."""
-        if self._addresses is not LogAddresses.FULL:
-            line = self._without_addresses(line)
-        return json.dumps(line, default=str, ensure_ascii=False)
-
-    def _without_addresses(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return _ADDRESS.sub(lambda found: self._address(found[0]) or "(address)", value)
-        if isinstance(value, dict):
-            return {
-                self._without_addresses(name): self._without_addresses(each)
-                for name, each in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [self._without_addresses(each) for each in value]
-        if isinstance(value, bool | int | float | None):
-            return value
-        return self._without_addresses(str(value))
+        discretion.hold(logger)
 
     def count(self, name: str, reason: str = "", bounce_type: str = "") -> None:
         self._counts[name, reason, bounce_type] += 1
@@ -120,16 +77,31 @@ class Telemetry:
     def event(self, event: Incident) -> None:
         self.count(event.value)
 
-    def warn(self, name: str, detail: str) -> None:
-        """Something that nobody notices in a mail's fate, and that somebody should know."""
+    def warn(self, name: str, detail: str | Exception, **fields: str) -> None:
+        """Something that nobody notices in a mail's fate, and that somebody should know.
+
+        Args:
+            detail: our own words, which name nobody; or what went wrong.
+        """
         self.count(name)
-        self._logger.warning(name, extra={"detail": detail})
+        if isinstance(detail, Exception):
+            detail = self._discretion.words(detail) or ""
+        self._logger.warning(name, extra={"detail": detail, **fields})
 
     def bad_mailbox(self, address: str, why: str) -> None:
         """An item of the directory that cannot be read, and so has no limits."""
         self.count("MailboxItemInvalid")
+        detail = self._discretion.words(why) or "`bouncer mailbox check` says why"
         self._logger.warning(
-            "MailboxItemInvalid", extra={"mailbox": self._address(address), "detail": why}
+            "MailboxItemInvalid", extra={"mailbox": self._address(address), "detail": detail}
+        )
+
+    def unreadable(self, sqs_message_id: str, error: Exception) -> None:
+        """A message of the queue that is set aside."""
+        self.count("BounceDeadLettered", "unreadable")
+        why = self._discretion.words(error)
+        self._logger.error(
+            "bounce unreadable", extra={"sqs_message_id": sqs_message_id, "why": why}
         )
 
     def handled(self, handled: Handled) -> None:
@@ -188,7 +160,7 @@ class Telemetry:
         sender = mail.reverse_path
         client = client_address(mail)
         named = [id_of(each) for each in mail.header("Message-ID")[:1]]
-        hashed = self._addresses is LogAddresses.HASH
+        hashed = self._discretion.hashes
         return {
             "received_at": mail.received_at.isoformat(timespec="milliseconds"),
             "sender": self._address(sender) if sender else "<>",
@@ -273,22 +245,8 @@ class Telemetry:
             "bounce_type": fate.bounce_type or None,
             "status": fate.status,
             "bounce_id": fate.bounce_id or None,
-            "error_code": fate.error_code or None,
-            # SES's words name addresses.
-            "detail": (self._addresses is LogAddresses.FULL and fate.detail) or None,
+            "error_code": self._discretion.code(fate.error_code) or None,
+            "detail": self._discretion.words(fate.detail) or None,
             "repeated": fate.repeated or None,
         }
         return {name: value for name, value in told.items() if value is not None}
-
-    def _address(self, address: str) -> str | None:
-        match self._addresses:
-            case LogAddresses.FULL:
-                return address[:_ADDRESS_LIMIT]
-            case LogAddresses.NONE:
-                return None
-            case LogAddresses.HASH:
-                try:
-                    key = self._key()
-                except (ClientError, BotoCoreError):
-                    return None  # better no hash than one that anybody could undo
-                return pseudonym(address, key)
