@@ -387,8 +387,7 @@ def test_whoever_has_the_key_can_ask_for_a_hash(printed: Printed) -> None:
     metrics = Telemetry(
         Logger(serialize_stacktrace=False),
         service=SERVICE,
-        addresses=LogAddresses.HASH,
-        key=lambda: key,
+        discretion=Discretion(LogAddresses.HASH, lambda: key),
     )
     metrics.handled(handled(fate()))
     (line,) = printed.lines
