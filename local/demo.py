@@ -22,7 +22,7 @@ from rich.text import Text
 from bouncer_console.mail import REGION
 from bouncer_console.mailbox_files import read_mailboxes
 from bouncer_console.output import screen
-from local import docker, stack
+from local import docker, stack, web
 from local.deployment import deployed
 from local.stack import MAILBOXES, Aws, StackError
 from local.stories import MALFORMED, STORIES, Expected, Story
@@ -227,11 +227,12 @@ def print_rows(rows: list[Row]) -> None:
             screen.print(Text(f"✗ {row.mail} {row.recipient}: {problem}", "red"))
 
 
-def _print_hints(aws: Aws) -> None:
+def _print_hints(aws: Aws, page: str) -> None:
     screen.print(
         f"""
 [bold]It is up.[/]  Ctrl-C stops it all.
 
+  the page  {page}   (the address lets you in: keep it to yourself)
   SMTP      127.0.0.1:{aws.smtp_port}   for mail to example.com, shop.example.com, new.example.com
   AWS       {aws.endpoint}
   DSNs      {aws.outbox.relative_to(stack.ROOT)}/
@@ -280,9 +281,10 @@ def main(
             if stay:
                 docker.write_files(aws)
                 aws.weather(weather)
-                _print_hints(aws)
-                while os.getppid() == parent:  # until a signal, or until its starter is gone
-                    time.sleep(0.5)
+                with web.page(aws) as address:
+                    _print_hints(aws, address)
+                    while os.getppid() == parent:  # until a signal, or until its starter is gone
+                        time.sleep(0.5)
                 return
             rows = run_stories(aws, outputs)
     except StackError as error:

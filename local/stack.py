@@ -160,7 +160,7 @@ def running(
             credentials=Credentials.read(credentials),
         )
     finally:
-        _stop(process)
+        stop(process)
         credentials.unlink(missing_ok=True)
 
 
@@ -188,7 +188,8 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
+def stop(process: "subprocess.Popen[str]") -> None:
+    """End a process, and what it started."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()

@@ -6,8 +6,9 @@ They take the function's own way through bouncer.inbound.Planner; nothing is dec
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from bouncer.mailboxes import Directory, MailboxState, StaticDirectory
 from bouncer.message import InboundMessage, MalformedEventError, parse_event
 from bouncer.plan import Disposition, Identity, Plan, circumstances
 from bouncer.policy.conditions import Facts, PolicyError, parse_size
-from bouncer.policy.decide import Trial, trials
+from bouncer.policy.decide import Policy, Trial, trials
 from bouncer.policy.load import load_file
 from bouncer.proof import SAYS, Doubt, Proof, is_proven, prove
 from bouncer.settings import attribute_names
@@ -232,21 +233,25 @@ class Desk:
     def __init__(
         self,
         *,
-        policy: Path,
+        policy: Path | Policy,
         mailboxes: Path | None = None,
         table: str | None = None,
         attributes: str | None = None,
         stack: str | None = None,
+        deployment: Deployment | None = None,
         size: int | None = None,
         now: datetime | None = None,
         bounce_sender: str | None = None,
         region: str | None = None,
     ) -> None:
         """
+        Args:
+            deployment: the stack, where it is found already.
+
         Raises:
             PolicyError, MailboxFileError, DeploymentError, OSError
         """
-        self._policy = load_file(policy)
+        self._policy = policy if isinstance(policy, Policy) else load_file(policy)
         self._size = size
         self._now = now
         self._region = region
@@ -257,6 +262,10 @@ class Desk:
         sender = bounce_sender or os.environ.get("BOUNCE_SENDER")
         if stack is not None:
             deployment = Deployment.find(stack, region)
+        self._client: Callable[[str], Any] = partial(client, region=region)
+        if deployment is not None:
+            self._client = deployment.client
+            self._region = self._region or deployment.region
             self._table = table or deployment.output("MailboxTable")
             self._names = attribute_names(deployment.parameters.get("MailboxAttributes", ""))
             self._domains = deployment.mailbox_domains
@@ -299,7 +308,7 @@ class Desk:
 
     def _directory(self, path: Path) -> Directory:
         if self._table:
-            dynamodb = client("dynamodb", self._region)
+            dynamodb = self._client("dynamodb")
             return DynamoDirectory(
                 dynamodb, self._table, self._names, on_bad_item=say_bad_item, domains=self._domains
             )
@@ -549,14 +558,14 @@ def preview(
             plan = desk.explain(mail, event).plan
             if plan.to_send is None or mail.reverse_path is None:
                 fail(f"{mail.message_id}: no bounce is sent ({plan.suppressed or 'none decided'})")
-            dsn = _dsn(plan, mail.reverse_path).decode("ascii", "replace")
+            dsn = dsn_of(plan, mail.reverse_path).decode("ascii", "replace")
             if as_json:
                 print_json({"message_id": mail.message_id, "to": mail.reverse_path, "dsn": dsn})
             else:
                 typer.echo(dsn)
 
 
-def _dsn(plan: Plan, reverse_path: str) -> bytes:
+def dsn_of(plan: Plan, reverse_path: str) -> bytes:
     request: Any = plan.to_send.request() if plan.to_send else {}
     return build_dsn(
         request,
@@ -609,7 +618,7 @@ def replay(
         counts.update(
             (each.outcome, each.reason, plans[0].suppressed or "") for each in plans[0].decisions
         )
-        changes += _changes(path, plans)
+        changes += differences(str(path), plans)
     mails = len(results) - len(unreadable)
     report: dict[str, Any] = {
         "mails": mails,
@@ -663,7 +672,7 @@ def _event_files(paths: list[Path]) -> Iterator[Path]:
                 yield file
 
 
-def _changes(path: Path, plans: list[Plan]) -> Iterator[dict[str, str]]:
+def differences(of: str, plans: list[Plan]) -> Iterator[dict[str, str]]:
     if len(plans) < 2:
         return
     for old, new in zip(*(plan.decisions for plan in plans), strict=True):
@@ -674,4 +683,4 @@ def _changes(path: Path, plans: list[Plan]) -> Iterator[dict[str, str]]:
             for each, plan in zip((old, new), plans, strict=True)
         )
         if was != becomes:
-            yield {"file": str(path), "recipient": old.recipient, "was": was, "becomes": becomes}
+            yield {"file": of, "recipient": old.recipient, "was": was, "becomes": becomes}

@@ -1,5 +1,6 @@
 """What every page works with: the stack, what was asked, and how an answer is made."""
 
+import hashlib
 import secrets
 import sys
 import threading
@@ -48,6 +49,7 @@ UPLOAD_LIMIT = 45_000_000
 _STACK_SECONDS = 60.0
 """How long the stack's outputs and parameters are taken to stay."""
 _SAID = 32
+_KEPT = 16
 
 # A person looks at an empty page meanwhile: rather an error soon than an answer in a minute.
 _QUICK = Config(
@@ -112,6 +114,7 @@ class Site:
         self.csrf = secrets.token_urlsafe(32)
         self._templates: Environment = environment()
         self._said: OrderedDict[str, str] = OrderedDict()
+        self._kept: OrderedDict[str, str] = OrderedDict()
         self._found: tuple[float, Standing] | None = None
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -144,6 +147,18 @@ class Site:
 
     def heard(self, key: str) -> str:
         return self._said.pop(key, "")
+
+    def keep(self, text: str) -> str:
+        """Keep a text that is too long for an address, for the questions that follow about it."""
+        key = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+        self._kept[key] = text
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return key
+
+    def kept(self, key: str) -> str | None:
+        return self._kept.get(key)
 
     def render(self, template: str, **context: Any) -> str:
         return self._templates.get_template(template).render(site=self, csrf=self.csrf, **context)
@@ -249,6 +264,10 @@ class Ask:
     def sure(self) -> bool:
         """Whether the question was answered with yes."""
         return self.form.get("sure") == "yes"
+
+    def go(self, to: str) -> Response:
+        """Go on to a page of ours."""
+        return RedirectResponse(to, 303)
 
     def done(self, text: str, to: str) -> Response:
         """Go on to a page of ours, which says first what was done."""

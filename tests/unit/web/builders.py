@@ -10,11 +10,28 @@ import httpx
 
 from bouncer_console.web.app import application
 from bouncer_console.web.pages import PAGES
-from bouncer_console.web.site import Local, Page, Site
+from bouncer_console.web.site import Local, Page, ProblemError, Site
 
 PORT = 8123
 TOKEN = "the-token-of-this-run"
 ORIGIN = f"http://127.0.0.1:{PORT}"
+
+
+class LocalMail:
+    """AWS on this machine, as far as the page sees it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, tuple[str, ...], bytes]] = []
+        self.trace: dict[str, Any] | None = None
+
+    def send(self, mail_from: str, recipients: Sequence[str], mail: bytes) -> str:
+        if "refused@example.net" in recipients:
+            raise ProblemError("SES refused refused@example.net: 550")
+        self.sent.append((mail_from, tuple(recipients), mail))
+        return "mail1"
+
+    def steps(self, message_id: str) -> Mapping[str, Any] | None:
+        return self.trace if message_id == "mail1" else None
 
 
 class Answer:

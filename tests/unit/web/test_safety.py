@@ -13,7 +13,7 @@ from bouncer_console.web.app import application
 from bouncer_console.web.pages import PAGES
 from bouncer_console.web.site import Ask, Page, get, post
 from bouncer_console.web.text import environment
-from tests.unit.web.builders import ORIGIN, PORT, TOKEN, Browser, Client
+from tests.unit.web.builders import ORIGIN, PORT, TOKEN, Browser, Client, LocalMail
 
 COOKIE = f"bouncer-{PORT}={TOKEN}"
 NO_TOKENS = ["", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?Token={TOKEN}"]
@@ -43,7 +43,7 @@ def raw(browser: Browser) -> Client:
 
 @pytest.fixture
 def browser() -> Browser:
-    return Browser(pages=[ECHO, *PAGES])
+    return Browser(pages=[ECHO, *PAGES], local=LocalMail())
 
 
 @pytest.fixture

@@ -1,6 +1,11 @@
 """The pages, in the order of the menu."""
 
-from bouncer_console.web.pages import directory
+from bouncer_console.web.pages import dead_letters, directory, policy, write
 from bouncer_console.web.site import Page
 
-PAGES: tuple[Page, ...] = (directory.PAGE,)
+PAGES: tuple[Page, ...] = (
+    directory.PAGE,
+    policy.PAGE,
+    dead_letters.PAGE,
+    write.PAGE,
+)

@@ -1,0 +1,139 @@
+"""Dead letters: what nobody could handle, why, and once more."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from bouncer_console import dead_letters
+from bouncer_console.dead_letters import Letter
+from bouncer_console.web.site import Ask, Page, Standing, get, post
+
+_KEY = "dead-letters"
+_SHOWN = 200
+_OTHERS = {
+    "AuditDeadLetterQueue": "notices of mails, whose audit failed",
+    "UsageDeadLetterQueue": "deletions of stored mails, not taken off a mailbox's usage",
+}
+"""Queues that hold no bounce and no event, with what is in them."""
+
+
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look at the queues showed."""
+
+    letters: list[Letter]
+    others: list[tuple[str, str, int]]
+    """Of each other queue: what is in it, its URL, and how much."""
+
+
+def _look(deployment: Standing) -> Looked:
+    with ThreadPoolExecutor(2) as pool:
+        others = pool.submit(_others, deployment)
+        letters = dead_letters.look(deployment)
+        return Looked(letters=letters, others=others.result())
+
+
+def _others(deployment: Standing) -> list[tuple[str, str, int]]:
+    sqs = deployment.client("sqs")
+    found = []
+    for output, what in _OTHERS.items():
+        url = deployment.outputs.get(output)
+        if not url:
+            continue
+        names = ["ApproximateNumberOfMessages"]
+        counted = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        if number := int(counted["ApproximateNumberOfMessages"]):
+            found.append((what, url, number))
+    return found
+
+
+def show(ask: Ask) -> Response:
+    deployment = ask.deployment
+    job = ask.job(_KEY, lambda _says: _look(deployment), fresh=5, wait=1.5)
+    if not job.done:
+        return ask.wait(job)
+    looked = job.answer()
+    letters = sorted(looked.letters, key=_when, reverse=True)
+    return ask.show(
+        "dead-letters.html",
+        letters=letters[:_SHOWN],
+        all=len(letters),
+        again=sum(each.verdict == "again" for each in letters),
+        others=looked.others,
+    )
+
+
+def _when(letter: Letter) -> float:
+    return letter.received_at.timestamp() if isinstance(letter.received_at, datetime) else 0.0
+
+
+def redrive(ask: Ask) -> Response:
+    """Try one mail's letters again, or all that can be."""
+    message_id, kind = ask.form.get("message_id", ""), ask.form.get("kind", "")
+    of_what = f"the {kind} of {message_id}" if message_id else "every dead letter that can be"
+    if not ask.sure:
+        return ask.question(
+            f"Try {of_what} again?",
+            yes="Try again",
+            post="/dead-letters/redrive",
+            fields={"message_id": message_id, "kind": kind},
+            no="/dead-letters",
+            detail=(
+                "A bounce goes back to the queue, and is sent if SES's 24 hours are not over. "
+                "An event goes to the function, which decides it now; nobody is told twice.\n"
+            )
+            + ("" if message_id else "\nbouncer redrive --run"),
+        )
+    deployment = ask.deployment
+
+    def run(says: Any) -> str:
+        return _redriven(deployment, message_id, kind, says)
+
+    # The same button pressed twice is one redrive; a failure may be tried again.
+    job = ask.job((_KEY, message_id, kind), run, fresh=0, wait=20)
+    if not job.done:
+        ask.fail(
+            "It is still at it: there are many.",
+            "Look at the list in a minute; what is gone from it was tried.",
+            202,
+        )
+    ask.site.jobs.forget(_KEY)
+    return ask.done(job.answer(), "/dead-letters")
+
+
+def _redriven(deployment: Standing, message_id: str, kind: str, says: Any) -> str:
+    letters = dead_letters.receive(deployment)
+    wanted = [
+        each
+        for each in letters
+        if each.verdict == "again"
+        and (not message_id or (each.message_id, each.kind) == (message_id, kind))
+    ]
+    left = [each for each in letters if each not in wanted]
+    failed: list[str] = []
+    done = 0
+    try:
+        for each in wanted:
+            result = dead_letters.try_again(deployment, each)
+            if result.startswith(_FAILED):
+                failed.append(f"{each.message_id}: {result}")
+                left.append(each)
+            else:
+                done += 1
+            says(f"{done} of {len(wanted)} tried")
+    finally:
+        dead_letters.put_back(deployment, left)
+    said = f"{done} of {len(wanted)} went through."
+    return said if not failed else f"{said} {' '.join(failed[:3])}"
+
+
+_FAILED = "failed again"
+
+
+PAGE = Page(
+    path="/dead-letters",
+    title="Dead letters",
+    views=[get("", show), post("/redrive", redrive)],
+)
