@@ -736,3 +736,16 @@ def test_deciding_takes_the_moment_from_the_facts_and_not_from_a_clock() -> None
     assert decided is not None
     assert decided.dsn_fields is not None
     assert decided.dsn_fields.last_attempt_date == then
+
+
+@pytest.mark.parametrize("asked", ['mailbox = "full"', 'larger_than = "mailbox"'])
+def test_what_cannot_be_asked_of_one_recipient_is_unknown_of_him_only(asked: str) -> None:
+    rules = policy(rule(f'action = "drop"\nwhen.{asked}', "asks"))
+    full = box(quota_bytes=1, used_bytes=1, size_limit_bytes=1)
+    broken: Any = object()
+    known = [
+        facts(ALICE, full, size=10),
+        facts(NOBODY, broken, size=10),
+        facts("bob@example.com", full, size=10),
+    ]
+    assert [each.reason for each in decide(rules, mail(), known)] == ["asks", "accept", "asks"]

@@ -2,21 +2,30 @@
 
 import contextlib
 import copy
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from hypothesis import assume, given
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bouncer.address import is_deliverable, normalise
 from bouncer.guards import NOT_CONFIGURABLE, GuardName
-from bouncer.mailboxes import Mailbox, Status
-from bouncer.message import InboundMessage, MalformedEventError, Verdicts, parse_event
+from bouncer.mailboxes import Mailbox, MailboxState, Status
+from bouncer.message import (
+    HeadersNeeded,
+    InboundMessage,
+    MalformedEventError,
+    Verdicts,
+    parse_event,
+)
 from bouncer.plan import Plan, make_plan
-from bouncer.policy.conditions import SizeNeeded
-from bouncer.policy.decide import Outcome, trials
+from bouncer.policy.conditions import Facts, SizeNeeded
+from bouncer.policy.decide import Outcome, Policy, decide, trials
 from bouncer.policy.load import load
 from bouncer.proof import is_proven, prove
 from bouncer.text import VARIABLES, clean, fill
@@ -294,6 +303,98 @@ def test_every_recipient_gets_exactly_one_decision_of_a_rule_that_holds(
     for decided, known in zip(plan.decisions, facts_of(mail, boxes, size=size), strict=True):
         assert trials(POLICIES[name], mail, known)[-1].rule == decided.reason
         assert (decided.bounce is not None) == (decided.outcome is Outcome.BOUNCE)
+
+
+patterns = st.sampled_from(
+    [
+        "alice@example.com",
+        "@example.com",
+        "@.example.com",
+        "alice@.example.com",
+        "a*@example.com",
+        "<>",
+        "@b.example",
+        "*@*.example.com",
+        "?lice@example.com",
+        "K*@b.example",
+        "\u017f@b.example",
+    ]
+)
+one_or_more = partial(st.lists, min_size=1, max_size=3, unique=True)
+verdict = one_or_more(st.sampled_from(["PASS", "FAIL", "GRAY"]))
+conditions = st.fixed_dictionaries(
+    {},
+    optional={
+        "recipient": one_or_more(patterns.filter(lambda each: each != "<>")),
+        "sender": one_or_more(patterns),
+        "mailbox": one_or_more(st.sampled_from([str(each) for each in MailboxState])),
+        "larger_than": one_or_more(st.sampled_from(["mailbox", "10 kB", "20 MB"])),
+        "spf": verdict,
+        "spam": verdict,
+        "header": st.dictionaries(
+            st.sampled_from(["Subject", "X-Loop", "List-Id"]),
+            st.booleans() | one_or_more(st.sampled_from(["*", "Re:*", "a?"])),
+            min_size=1,
+        ),
+        "more_recipients_than": st.integers(0, 3),
+    },
+)
+
+
+@st.composite
+def any_rules(draw: st.DrawFn) -> Policy:
+    """A policy of rules that ask anything, in any order; the last one asks nothing."""
+    asked = draw(st.lists(st.tuples(conditions, conditions | st.just({})), max_size=6))
+    rules = [
+        {"name": f"rule-{at}", "action": "drop", "when": when, "unless": unless}
+        for at, (when, unless) in enumerate(asked)
+    ]
+    rules.append({"name": "accept", "action": "accept"})
+    return load(json.dumps({"version": 1, "rules": rules}))
+
+
+KNOWN_ADDRESSES = (
+    "alice@example.com",
+    "bob@sub.example.com",
+    "\u017f@b.example",
+    "\u212aim@b.example",
+)
+any_facts = st.builds(
+    Facts,
+    recipient=st.sampled_from(KNOWN_ADDRESSES) | sound_text.map("{}@example.com".format),
+    mailbox=st.none() | st.sampled_from(BOXES),
+    now=st.just(NOW),
+    domain_known=st.booleans(),
+    size=sizes,
+    size_asked=st.booleans(),
+)
+
+
+@given(
+    rules=any_rules(),
+    mail=mails,
+    known=st.lists(any_facts, min_size=1, max_size=5),
+    asked=st.booleans(),
+)
+@settings(max_examples=300)
+def test_deciding_for_all_at_once_is_what_explain_tells_of_each(
+    rules: Policy, mail: InboundMessage, known: list[Facts], asked: bool
+) -> None:
+    mail = replace(mail, stored_asked=asked)
+
+    def told(facts: Facts) -> str | type[Exception]:
+        try:
+            return trials(rules, mail, facts)[-1].rule
+        except (SizeNeeded, HeadersNeeded) as need:
+            return type(need)
+
+    explained = [told(each) for each in known]
+    needs = tuple(each for each in explained if isinstance(each, type))
+    if needs:
+        with pytest.raises(needs):
+            decide(rules, mail, known)
+    else:
+        assert [each.reason for each in decide(rules, mail, known)] == explained
 
 
 @given(name=any_policy, mail=mails, boxes=directories, size=sizes)

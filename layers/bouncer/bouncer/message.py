@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/ses/latest/dg/receiving-email-action-lambda-event.ht
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -99,7 +100,7 @@ class Verdicts(msgspec.Struct, frozen=True):
     dmarc: str = ""
 
 
-class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
+class InboundMessage(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One mail, for the envelope recipients that one receipt rule matched."""
 
     message_id: str
@@ -138,10 +139,14 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     def header(self, name: str) -> list[str]:
         """Each different value of a header, in order; names compare without case (RFC 5322)."""
-        wanted = name.lower()
-        return list(
-            dict.fromkeys(each.value for each in self.all_headers() if each.name.lower() == wanted)
-        )
+        return list(self._by_name.get(name.lower(), ()))
+
+    @cached_property
+    def _by_name(self) -> dict[str, dict[str, None]]:
+        found: dict[str, dict[str, None]] = {}
+        for each in self.all_headers():
+            found.setdefault(each.name.lower(), {})[each.value] = None
+        return found
 
     def header_text(self, name: str) -> list[str]:
         """The same, with encoded words (RFC 2047) as text."""

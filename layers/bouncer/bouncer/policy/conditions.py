@@ -245,11 +245,23 @@ def listed(value: Any, what: str) -> list[Any]:
     return values
 
 
-def address_pattern(pattern: str) -> Callable[[str], bool]:
-    """`user@example.com`, `@example.com`, `@.example.com` (subdomains) or a glob with `*`, `?`.
+class AddressPattern(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests normalised addresses."""
 
-    The returned test takes a normalised address.
-    """
+    matches: Callable[[str], bool]
+    address: str | None = None
+    """The only address that it matches, if that is so."""
+    domain: str | None = None
+    """The domain whose addresses it matches, all of them and no other, if that is so."""
+    prefix: str = ""
+    """What every address of ASCII letters begins with that it matches."""
+
+    def __call__(self, address: str) -> bool:
+        return self.matches(address)
+
+
+def address_pattern(pattern: str) -> AddressPattern:
+    """`user@example.com`, `@example.com`, `@.example.com` (subdomains) or a glob with `*`, `?`."""
     local, domain = split(pattern.strip())
     if not domain or any(character.isspace() for character in pattern.strip()):
         raise PolicyError(
@@ -257,18 +269,25 @@ def address_pattern(pattern: str) -> Callable[[str], bool]:
             "@.domain for its subdomains, or a glob such as sales-*@domain"
         )
     if "*" in pattern or "?" in pattern:
-        regex = _glob(f"{local.lower() or '*'}@{_glob_domain(domain)}")
-        return lambda address: regex.match(address) is not None
+        whole = f"{local.lower() or '*'}@{_glob_domain(domain)}"
+        regex = _glob(whole)
+        literal = re.split(r"[*?]", whole)[0]
+        return AddressPattern(
+            matches=lambda address: regex.match(address) is not None,
+            prefix=literal if literal.isascii() else "",
+        )
     if domain.startswith("."):
         suffix = "." + normalise_domain(domain[1:])
-        return lambda address: (
-            address.endswith(suffix) and (not local or address.startswith(f"{local.lower()}@"))
+        return AddressPattern(
+            matches=lambda address: (
+                address.endswith(suffix) and (not local or address.startswith(f"{local.lower()}@"))
+            )
         )
     if not local:
-        ending = "@" + normalise_domain(domain)
-        return lambda address: address.endswith(ending)
+        domain = normalise_domain(domain)
+        return AddressPattern(matches=lambda address: address.endswith("@" + domain), domain=domain)
     exact = normalise(pattern)
-    return lambda address: address == exact
+    return AddressPattern(matches=lambda address: address == exact, address=exact)
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -329,9 +348,7 @@ def _mailbox(value: Any) -> RecipientTest:
 
 
 def _larger_than(value: Any) -> RecipientTest:
-    values = listed(value, "larger_than")
-    own = MAILBOX_LIMIT in values
-    fixed = min((parse_size(each) for each in values if each != MAILBOX_LIMIT), default=None)
+    own, fixed = size_limits(value)
 
     def test(_: InboundMessage, facts: Facts) -> bool | None:
         limit = size_limit(facts.mailbox, own=own, fixed=fixed)
@@ -343,12 +360,23 @@ def _larger_than(value: Any) -> RecipientTest:
     return test
 
 
+def size_limits(value: Any) -> tuple[bool, int | None]:
+    """What `larger_than` asks for: whether the mailbox's own limit counts, and the rule's."""
+    values = listed(value, "larger_than")
+    sizes = [parse_size(each) for each in values if each != MAILBOX_LIMIT]
+    return MAILBOX_LIMIT in values, min(sizes, default=None)
+
+
 def size_limit(mailbox: Mailbox | None, *, own: bool, fixed: int | None) -> int | None:
     """The limit that binds: the smaller of the rule's and, if the rule asks, the mailbox's."""
-    limits = [fixed] if fixed is not None else []
-    if own and mailbox is not None and mailbox.size_limit_bytes is not None:
-        limits.append(mailbox.size_limit_bytes)
-    return min(limits, default=None)
+    return smaller(fixed, mailbox.size_limit_bytes if own and mailbox is not None else None)
+
+
+def smaller(one: int | None, other: int | None) -> int | None:
+    """The smaller of two limits, either of which may not be there."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _verdict(name: str, value: Any) -> MailTest:

@@ -20,12 +20,9 @@ from bouncer.delivery.bounce import (
 from bouncer.mailboxes import Mailbox
 from bouncer.message import HeadersNeeded, InboundMessage
 from bouncer.policy import conditions as when
+from bouncer.policy.asking import Asked, Recipients
 from bouncer.policy.conditions import Facts, SizeNeeded
-from bouncer.policy.file import (
-    Action,
-    PolicyFile,
-    RuleSection,
-)
+from bouncer.policy.file import PolicyFile, RuleSection
 from bouncer.text import apart, clean_lines, fill, in_ascii
 
 
@@ -104,9 +101,43 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     mail_refusals: dict[str, when.MailTest]
     recipient_tests: dict[str, when.RecipientTest]
     recipient_refusals: dict[str, when.RecipientTest]
-    texts: tuple[str, ...]
+    on_mail: tuple[tuple[when.MailTest, bool], ...]
+    """The same without their names, each with the answer by which it holds."""
+    on_recipients: tuple[Asked, ...]
+    outcome: Outcome
+    variables: frozenset[str]
     """Everything that is filled in for a recipient."""
-    needs_size_for_text: bool
+    limits: tuple[bool, int | None]
+    """The size limits that a text may tell; see `conditions.size_limits`."""
+
+    def holds(self, mail: InboundMessage, recipients: Recipients, left: int) -> int:
+        """Which of the recipients that are left this rule decides.
+
+        Raises:
+            SizeNeeded, HeadersNeeded: that is what it depends on for one of them, and on
+                nothing else.
+        """
+        headers_needed: HeadersNeeded | None = None
+        for test, wanted in self.on_mail:
+            try:
+                if test(mail) is not wanted:
+                    return 0
+            except HeadersNeeded as need:
+                headers_needed = need
+            except Exception:  # noqa: BLE001  (whatever a mail makes a test raise, nobody knows)
+                return 0
+        size_needed = 0
+        for each in self.on_recipients:
+            holds, needs = each.holds(mail, recipients)
+            left &= holds
+            if not left:
+                return 0
+            size_needed |= needs
+        if left & size_needed:
+            raise SizeNeeded
+        if headers_needed is not None:
+            raise headers_needed
+        return left
 
     def tried_on_mail(self, mail: InboundMessage) -> Tried:
         return _tried(self.mail_tests, self.mail_refusals, mail)
@@ -177,20 +208,24 @@ def decide(policy: Policy, mail: InboundMessage, facts: Iterable[Facts]) -> list
         SizeNeeded: a rule that was reached asks for the size and nobody has looked it up.
         HeadersNeeded: it asks for a header that the event may lack, and nobody has looked.
     """
-    live: dict[int, list[tuple[Rule, Tried]]] = {}
-    decisions = []
-    for fact in facts:
+    known = list(facts)
+    by_rules: dict[int, tuple[tuple[Rule, ...], list[Facts]]] = {}
+    for fact in known:
         rules = policy.rules_for(fact.recipient)
-        if id(rules) not in live:
-            tried = [(rule, rule.tried_on_mail(mail)) for rule in rules]
-            live[id(rules)] = [(rule, on_mail) for rule, on_mail in tried if not on_mail.failed]
-        decided = next(
-            rule
-            for rule, on_mail in live[id(rules)]
-            if _holds(on_mail, rule.tried_on_recipient(mail, fact))
-        )
-        decisions.append(_decision(decided, mail, fact))
-    return decisions
+        by_rules.setdefault(id(rules), (rules, []))[1].append(fact)
+    decided: dict[int, Decision] = {}
+    for rules, its in by_rules.values():
+        recipients = Recipients(its)
+        left = recipients.everybody
+        for rule in rules:
+            held = rule.holds(mail, recipients, left)
+            if held:
+                for fact in recipients.only(held):
+                    decided[id(fact)] = _decision(rule, mail, fact)
+                left &= ~held
+                if not left:
+                    break
+    return [decided[id(fact)] for fact in known]
 
 
 def trials(policy: Policy, mail: InboundMessage, facts: Facts) -> list[Trial]:
@@ -234,17 +269,11 @@ def _written(asked: Any) -> str:
 
 def _decision(rule: Rule, mail: InboundMessage, facts: Facts) -> Decision:
     section = rule.section
-    outcome = {
-        Action.ACCEPT: Outcome.ACCEPT,
-        Action.DROP: Outcome.DROP,
-        Action.BOUNCE: Outcome.BOUNCE,
-        Action.DEFER: Outcome.BOUNCE,
-    }[section.action]
     return Decision(
         recipient=facts.recipient,
-        outcome=outcome,
+        outcome=rule.outcome,
         reason=section.name,
-        bounce=_bounced(rule, mail, facts) if outcome is Outcome.BOUNCE else None,
+        bounce=_bounced(rule, mail, facts) if rule.outcome is Outcome.BOUNCE else None,
         envelope=rule.envelope,
         dry_run=section.dry_run,
         keep=section.keep,
@@ -271,31 +300,33 @@ def explained(template: str, values: Mapping[str, str]) -> str:
 
 
 def _values(rule: Rule, mail: InboundMessage, facts: Facts) -> dict[str, str]:
-    box = facts.mailbox
-    size = facts.known_size() if rule.needs_size_for_text else facts.size
-    asked = rule.section.when.larger_than
-    limits = when.listed(asked, "larger_than") if asked is not None else [when.MAILBOX_LIMIT]
-    fixed = [when.parse_size(each) for each in limits if each != when.MAILBOX_LIMIT]
-    limit = when.size_limit(box, own=when.MAILBOX_LIMIT in limits, fixed=min(fixed, default=None))
-    sizes = {
-        "size": size,
-        "limit": limit,
-        "quota": box.quota_bytes if box else None,
-        "used": box.used_bytes if box else None,
+    """The values of the variables that the rule's texts have."""
+    values = {
+        name: _VALUES[name](rule, mail, facts) for name in rule.variables if name not in _SIZES
     }
-    told = {
-        name: value
-        for name, value in sizes.items()
-        if any(f"{{{name}}}" in text for text in rule.texts)
-    }
-    return {
-        "recipient": facts.recipient,
-        "domain": domain_of(facts.recipient),
-        "sender": mail.reverse_path or "",
-        "subject": next(iter(mail.header_text("Subject")), ""),
-        "message_id": mail.message_id,
-        "received_at": mail.received_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        **apart(told),
-        "new_address": (box.moved_to or "") if box and box.tell_new_address else "not disclosed",
-        "rule": rule.section.name,
-    }
+    sizes = {name: _SIZES[name](rule, facts) for name in _SIZES if name in rule.variables}
+    return {**values, **apart(sizes)} if sizes else values
+
+
+_VALUES: Mapping[str, Callable[[Rule, InboundMessage, Facts], str]] = {
+    "recipient": lambda _rule, _mail, facts: facts.recipient,
+    "domain": lambda _rule, _mail, facts: domain_of(facts.recipient),
+    "sender": lambda _rule, mail, _facts: mail.reverse_path or "",
+    "subject": lambda _rule, mail, _facts: next(iter(mail.header_text("Subject")), ""),
+    "message_id": lambda _rule, mail, _facts: mail.message_id,
+    "received_at": lambda _rule, mail, _facts: f"{mail.received_at:%Y-%m-%d %H:%M:%S UTC}",
+    "new_address": lambda _rule, _mail, facts: _new_address(facts.mailbox),
+    "rule": lambda rule, _mail, _facts: rule.section.name,
+}
+_SIZES: Mapping[str, Callable[[Rule, Facts], int | None]] = {
+    "size": lambda _, facts: facts.known_size(),
+    "limit": lambda rule, facts: when.size_limit(
+        facts.mailbox, own=rule.limits[0], fixed=rule.limits[1]
+    ),
+    "quota": lambda _, facts: facts.mailbox.quota_bytes if facts.mailbox else None,
+    "used": lambda _, facts: facts.mailbox.used_bytes if facts.mailbox else None,
+}
+
+
+def _new_address(mailbox: Mailbox | None) -> str:
+    return (mailbox.moved_to or "") if mailbox and mailbox.tell_new_address else "not disclosed"

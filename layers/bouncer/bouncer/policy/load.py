@@ -14,8 +14,9 @@ from bouncer.guards import MARKER
 from bouncer.mailboxes import Mailbox, Status
 from bouncer.policy import check
 from bouncer.policy import conditions as when
+from bouncer.policy.asking import compile_recipients
 from bouncer.policy.conditions import PolicyError
-from bouncer.policy.decide import Envelope, Policy, Rule
+from bouncer.policy.decide import Envelope, Outcome, Policy, Rule
 from bouncer.policy.file import (
     Action,
     MailboxSection,
@@ -26,7 +27,7 @@ from bouncer.policy.file import (
     read,
 )
 from bouncer.policy.places import steps_of
-from bouncer.text import in_ascii
+from bouncer.text import VARIABLES, in_ascii
 
 
 def load_file(path: Path) -> Policy:
@@ -112,18 +113,35 @@ def _inherit(rule: RuleSection, send_bounce: SendBounceSection) -> RuleSection:
     )
 
 
+_OUTCOMES = {
+    Action.ACCEPT: Outcome.ACCEPT,
+    Action.DROP: Outcome.DROP,
+    Action.BOUNCE: Outcome.BOUNCE,
+    Action.DEFER: Outcome.BOUNCE,
+}
+
+
 def _compile(section: RuleSection) -> Rule:
     fields = section.recipient_dsn_fields
     texts = (section.send_bounce.explanation or "", *(fields.texts().values() if fields else ()))
+    tests = when.compile_mail_tests(section.when)
+    refusals = when.compile_mail_tests(section.unless)
+    asked = section.when.larger_than
     return Rule(
         section=section,
         envelope=_envelope(section.send_bounce),
-        mail_tests=when.compile_mail_tests(section.when),
-        mail_refusals=when.compile_mail_tests(section.unless),
+        mail_tests=tests,
+        mail_refusals=refusals,
         recipient_tests=when.compile_recipient_tests(section.when),
         recipient_refusals=when.compile_recipient_tests(section.unless),
-        texts=texts,
-        needs_size_for_text=any("{size}" in text for text in texts),
+        on_mail=(
+            *((test, True) for test in tests.values()),
+            *((test, False) for test in refusals.values()),
+        ),
+        on_recipients=compile_recipients(section.when, section.unless),
+        outcome=_OUTCOMES[section.action],
+        variables=frozenset(name for name in VARIABLES if any(f"{{{name}}}" in t for t in texts)),
+        limits=when.size_limits(when.MAILBOX_LIMIT if asked is None else asked),
     )
 
 
