@@ -332,25 +332,25 @@ class World:
         self.violations += found
 
 
-class _Boto3:
-    """In the place of boto3 in `bouncer.aws.clients`."""
+class _Session:
+    """In the place of botocore's session in `bouncer.aws.clients`."""
 
     def __init__(self) -> None:
         self.world: World | None = None
 
-    def client(self, service: str, *, config: Any) -> Any:
+    def create_client(self, service: str, *, config: Any) -> Any:
         assert self.world is not None
         return self.world.client(service, config)
 
 
-_boto3 = _Boto3()
+_session = _Session()
 
 
 @contextmanager
 def prepared() -> Iterator[None]:
     """The product lives in virtual time, with our services behind its clients."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(clients, "boto3", _boto3))
+        stack.enter_context(mock.patch.object(clients, "_session", return_value=_session))
         stack.enter_context(virtual())
         parsed = policy_load.load_file
         kept: dict[Any, Any] = {}
@@ -386,7 +386,7 @@ def run(seed: int, *, without: frozenset[str] = frozenset(), most: int | None = 
     world = World(seed, without=without, most=most)
     with ExitStack() as stack:
         stack.enter_context(running(world.kernel))
-        stack.enter_context(mock.patch.object(_boto3, "world", world))
+        stack.enter_context(mock.patch.object(_session, "world", world))
         stack.enter_context(mock.patch.dict(os.environ, world.environment()))
         stack.enter_context(redirect_stdout(io.StringIO()))
         for function in world.functions:

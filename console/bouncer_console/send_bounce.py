@@ -15,6 +15,7 @@ from botocore.utils import ArgumentGenerator
 from botocore.validate import ParamValidator
 
 from bouncer.aws import wiring
+from bouncer.aws.clients import Clients
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.bounce import (
     EXPLANATION_LIMIT,
@@ -350,7 +351,7 @@ def _deliver(deployment: Deployment, bounce: Bounce) -> list[Any]:
         ),
         wait_budget_seconds=_PATIENCE.total_seconds() / 2,
     )
-    delivery = wiring.delivery(settings, count=lambda _: None, repaired=lambda _: None)
+    delivery = wiring.delivery(settings, Clients(), count=lambda _: None, repaired=lambda _: None)
     now = datetime.now(UTC)
     if now >= bounce.deadline(settings.terms.window_margin):
         raise BounceError(

@@ -1,5 +1,6 @@
 """The receipt rule's Lambda action: SES event in, disposition out."""
 
+import contextlib
 import os
 from datetime import datetime, timedelta
 from functools import cache
@@ -10,7 +11,8 @@ from uuid import uuid4
 from aws_lambda_powertools import Logger
 
 from bouncer import timing
-from bouncer.aws import clients, wiring
+from bouncer.aws import wiring
+from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
@@ -40,21 +42,26 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = InboundSettings.read(os.environ)
+    aws = Clients()
     telemetry = Telemetry(
         logger,
         service=logger.service,
-        discretion=Discretion(
-            settings.log_addresses, key_of(clients.dynamodb(), settings.bounce_table)
-        ),
+        discretion=Discretion(settings.log_addresses, key_of(aws.dynamodb, settings.bounce_table)),
     )
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
         inbound=wiring.inbound(
-            settings, policy_file, telemetry, settings.refused_mail_stops.disposition
+            settings, aws, policy_file, telemetry, settings.refused_mail_stops.disposition
         ),
-        keeper=wiring.event_keeper(settings),
+        keeper=wiring.event_keeper(settings, aws),
         telemetry=telemetry,
     )
+
+
+# Init has a whole processor, an invocation the share that its memory buys. What fails here fails
+# again when a mail is there, whose event is then kept as ever.
+with contextlib.suppress(Exception):
+    application()
 
 
 @entry(logger)

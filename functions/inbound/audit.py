@@ -3,6 +3,7 @@
 It stands beside the receipt rule's handler because it is the same decision, by the same policy.
 """
 
+import contextlib
 import os
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,7 +14,8 @@ from aws_lambda_powertools import Logger
 
 from bouncer import timing
 from bouncer.audit import Audit
-from bouncer.aws import clients, wiring
+from bouncer.aws import wiring
+from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
@@ -37,15 +39,20 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = AuditSettings.read(os.environ)
+    aws = Clients()
     telemetry = Telemetry(
         logger,
         service=logger.service,
-        discretion=Discretion(
-            settings.log_addresses, key_of(clients.dynamodb(), settings.bounce_table)
-        ),
+        discretion=Discretion(settings.log_addresses, key_of(aws.dynamodb, settings.bounce_table)),
     )
     policy_file = Path(__file__).with_name("policy.toml")
-    return Application(audit=wiring.audit(settings, policy_file, telemetry), telemetry=telemetry)
+    return Application(
+        audit=wiring.audit(settings, aws, policy_file, telemetry), telemetry=telemetry
+    )
+
+
+with contextlib.suppress(Exception):  # at init; what fails here fails again, and is kept
+    application()
 
 
 @entry(logger)

@@ -1,5 +1,6 @@
 """The queue's worker: bounces that had to wait, sent in their slots."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,7 +11,8 @@ from uuid import uuid4
 from aws_lambda_powertools import Logger
 
 from bouncer import timing
-from bouncer.aws import clients, wiring
+from bouncer.aws import wiring
+from bouncer.aws.clients import Clients
 from bouncer.aws.deadline import FAILURES
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.queue import SqsKeeper
@@ -43,17 +45,22 @@ class Application(NamedTuple):
 def application() -> Application:
     """Wired once a cold start."""
     settings = SendSettings.read(os.environ)
-    key = key_of(clients.dynamodb(), settings.bounce_table)
+    aws = Clients()
+    key = key_of(aws.dynamodb, settings.bounce_table)
     telemetry = Telemetry(
         logger, service=logger.service, discretion=Discretion(settings.log_addresses, key)
     )
     return Application(
-        delivery=wiring.observed_delivery(settings, telemetry),
-        dead_letters=wiring.bounce_dead_letters(settings),
+        delivery=wiring.observed_delivery(settings, aws, telemetry),
+        dead_letters=wiring.bounce_dead_letters(settings, aws),
         telemetry=telemetry,
         key=key,
         max_receives=settings.bounce_queue_max_receives,
     )
+
+
+with contextlib.suppress(Exception):  # at init; what fails here fails again, and is kept
+    application()
 
 
 @entry(logger)

@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 """
 
+import contextlib
 import json
 import os
 from functools import cache
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import wiring
+from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.settings import UsageSettings, stored_prefix
 from bouncer.usage import Usage
@@ -31,7 +33,13 @@ def application() -> Application:
     """Wired once a cold start."""
     settings = UsageSettings.read(os.environ)
     Discretion(settings.log_addresses).hold(logger)
-    return Application(usage=wiring.usage(settings), prefix=stored_prefix(settings.mail_prefix))
+    return Application(
+        usage=wiring.usage(settings, Clients()), prefix=stored_prefix(settings.mail_prefix)
+    )
+
+
+with contextlib.suppress(Exception):  # at init; what fails here fails again, and is kept
+    application()
 
 
 @entry(logger)

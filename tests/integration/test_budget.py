@@ -1,14 +1,17 @@
 """How many recipients others may be told of: by sender, domain, network, and place in the queue."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
+from publicsuffixlist import PSLFILE, PublicSuffixList
 
+from bouncer.address import normalise_domain
 from bouncer.aws.budget import DynamoBudget
 from bouncer.budget import BudgetUnavailableError, base_address, client_network, registrable_domain
 from bouncer.guards import OtherReason
@@ -291,3 +294,29 @@ def test_any_address_has_a_base_and_any_name_a_domain(text: str) -> None:
         base_address(base_address(text)).rpartition("@")[2] == base_address(text).rpartition("@")[2]
     )
     assert isinstance(registrable_domain(text), str)
+
+
+WHOLE_LIST = PublicSuffixList(only_icann=True)
+SUFFIXES = [
+    line.lstrip("!").replace("*", "wild")
+    for line in Path(PSLFILE).read_text("utf-8").partition("===END ICANN DOMAINS===")[0].split("\n")
+    if line and not line.startswith("//")
+]
+
+
+@given(
+    labels=st.lists(st.sampled_from(["a", "www", "mail-1", "ck", "kobe", "city"]), max_size=3),
+    suffix=st.sampled_from(SUFFIXES) | st.sampled_from(["nowhere", "example", "dyndns.org"]),
+    encoded=st.booleans(),
+)
+@example(labels=["www"], suffix="ck", encoded=False)
+@example(labels=["a", "city"], suffix="kobe.jp", encoded=False)
+@example(labels=["a", "b"], suffix="香港", encoded=True)
+@example(labels=["a"], suffix="公司.香港", encoded=True)
+@settings(max_examples=300, deadline=None)
+def test_one_top_level_domains_suffixes_say_what_the_whole_list_says(
+    labels: list[str], suffix: str, encoded: bool
+) -> None:
+    domain = ".".join((*labels, suffix))
+    domain = normalise_domain(domain) if encoded else domain
+    assert registrable_domain(domain) == (WHOLE_LIST.privatesuffix(domain) or domain)

@@ -1,17 +1,20 @@
-"""The AWS clients and how patient each is; they are made when first needed.
+"""The AWS clients and how patient each is.
 
 SendBounce must never be retried by the SDK: a retry that nobody paced is a call too many.
 Everything else is quick, so it is given up soon and tried again, as long as the deadline lets it.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
-import boto3
+import botocore.session
 from botocore.config import Config
 
 from bouncer import timing
 from bouncer.aws.connections import renew
 from bouncer.aws.deadline import watch
+from bouncer.aws.models import Models
 
 if TYPE_CHECKING:
     from mypy_boto3_appconfigdata import AppConfigDataClient
@@ -35,31 +38,74 @@ _UNPACED_RETRIES_OFF = Config(
 
 
 def dynamodb() -> "DynamoDBClient":
-    return _watched(boto3.client("dynamodb", config=_QUICK))
+    client: DynamoDBClient = _watched(_client("dynamodb", _QUICK))
+    return client
 
 
 def s3() -> "S3Client":
-    return _watched(boto3.client("s3", config=_QUICK))
+    client: S3Client = _watched(_client("s3", _QUICK))
+    return client
 
 
 def sqs() -> "SQSClient":
-    return _watched(boto3.client("sqs", config=_QUICK))
+    client: SQSClient = _watched(_client("sqs", _QUICK))
+    return client
 
 
 def appconfigdata() -> "AppConfigDataClient":
-    return _watched(boto3.client("appconfigdata", config=_QUICK))
+    client: AppConfigDataClient = _watched(_client("appconfigdata", _QUICK))
+    return client
 
 
 def ses() -> "SESClient":
-    return boto3.client("ses", config=_UNPACED_RETRIES_OFF)
+    client: SESClient = _client("ses", _UNPACED_RETRIES_OFF)
+    return client
 
 
 def ses_rules() -> "SESClient":
     """For receipt rules, whose calls may be retried at leisure."""
-    return boto3.client("ses", config=Config(retries={"total_max_attempts": 8, "mode": "standard"}))
+    retries = Config(retries={"total_max_attempts": 8, "mode": "standard"})
+    client: SESClient = _client("ses", retries)
+    return client
 
 
-def _watched[T](client: T) -> T:
+def lazily[Made](make: Callable[[], Made]) -> Made:
+    """What stands for a client, or for what needs one: it is made when something is asked of it.
+
+    Most mails need neither SES nor SQS nor S3, and a client takes a tenth of a cold start.
+    """
+    return cast("Made", _Lazy(make))
+
+
+class _Lazy:
+    def __init__(self, make: Callable[[], object]) -> None:
+        self._made = cache(make)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made(), name)
+
+
+class Clients:
+    """One client a service, for all that a function is made of."""
+
+    def __init__(self) -> None:
+        self.dynamodb = dynamodb()  # every mail needs it
+        self.sqs = lazily(sqs)
+
+
+def _client(service: str, config: Config) -> Any:
+    return _session().create_client(service, config=config)
+
+
+@cache
+def _session() -> botocore.session.Session:
+    """What boto3 makes its clients with, without its resources and its transfer manager."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", Models())
+    return session
+
+
+def _watched(client: Any) -> Any:
     renew(client)
     watch(client)
     return client

@@ -1,9 +1,11 @@
 """Where the policy comes from: the file deployed with the function, or AppConfig."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import Policy
 from bouncer.policy.load import load, load_file
 
@@ -14,11 +16,13 @@ REFRESH_SECONDS = 60
 
 
 class FilePolicy:
-    """The deployed file, read once."""
+    """The deployed file, read once: at init, or when it is asked for, which tells what is wrong."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._policy: Policy | None = None
+        with contextlib.suppress(PolicyError, OSError):
+            self()
 
     def __call__(self) -> Policy:
         if self._policy is None:

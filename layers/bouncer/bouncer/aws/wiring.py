@@ -6,6 +6,7 @@ from pathlib import Path
 from bouncer.audit import Audit
 from bouncer.aws import clients
 from bouncer.aws.budget import DynamoBudget
+from bouncer.aws.clients import Clients
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.mail_records import DynamoMailRecords
@@ -37,37 +38,42 @@ from bouncer.settings import (
 
 
 def delivery(
-    settings: Settings, *, count: Callable[[Incident], None], repaired: Callable[[float], None]
+    settings: Settings,
+    aws: Clients,
+    *,
+    count: Callable[[Incident], None],
+    repaired: Callable[[float], None],
 ) -> Delivery:
     """
     Args:
         count: told of what is worth counting.
         repaired: told by how many seconds a wrong clock had moved the next slot.
     """
-    dynamodb = clients.dynamodb()
+    dynamodb = aws.dynamodb
     return Delivery(
-        ledger=DynamoLedger(dynamodb, settings.bounce_table, retention=settings.ledger_retention),
+        ledger=_ledger(settings, aws),
         limiter=Limiter(DynamoSlots(dynamodb, settings.bounce_table, repaired), settings.pace),
-        send_bounce=SesSendBounce(clients.ses()),
+        send_bounce=clients.lazily(lambda: SesSendBounce(clients.ses())),
         queue=SqsBounceQueue(
-            clients.sqs(), settings.bounce_queue_url, key_of(dynamodb, settings.bounce_table)
+            aws.sqs, settings.bounce_queue_url, key_of(dynamodb, settings.bounce_table)
         ),
         terms=settings.terms,
         count=count,
     )
 
 
-def observed_delivery(settings: Settings, telemetry: Telemetry) -> Delivery:
+def observed_delivery(settings: Settings, aws: Clients, telemetry: Telemetry) -> Delivery:
     """The functions' own: what is worth counting becomes a metric."""
 
     def repaired(ahead: float) -> None:
         telemetry.warn("SlotRepaired", f"the next slot was {ahead:.0f} s ahead: a clock was wrong")
 
-    return delivery(settings, count=telemetry.event, repaired=repaired)
+    return delivery(settings, aws, count=telemetry.event, repaired=repaired)
 
 
 def inbound(
     settings: DecidingSettings,
+    aws: Clients,
     policy_file: Path,
     telemetry: Telemetry,
     stop: Disposition = Disposition.STOP_RULE,
@@ -76,11 +82,11 @@ def inbound(
     Args:
         stop: how refused mail stops, where that is still to be decided.
     """
-    dynamodb = clients.dynamodb()
+    dynamodb = aws.dynamodb
     store: Store = NoStore()
     if settings.mail_bucket:
         store = StoredMail(
-            clients.s3(),
+            clients.lazily(clients.s3),
             settings.mail_bucket,
             stored_prefix(settings.mail_prefix),
             on_failure=lambda why: telemetry.warn("StoredMailUnavailable", why),
@@ -112,52 +118,47 @@ def inbound(
             window_margin=settings.terms.window_margin,
         ),
     )
-    delivery = observed_delivery(settings, telemetry)
+    delivery = observed_delivery(settings, aws, telemetry)
     return Inbound(
         planner=planner,
         budget=DynamoBudget(dynamodb, settings.bounce_table, delivery.backlog),
         delivery=delivery,
-        records=mail_records(settings),
-        usage=DynamoUsage(
-            dynamodb,
-            bounce_table=settings.bounce_table,
-            mailbox_table=settings.mailbox_table,
-            remember=settings.ledger_retention,
-        )
-        if settings.usage is UsageMode.MANAGED
-        else None,
+        records=mail_records(settings, aws),
+        usage=usage(settings, aws) if settings.usage is UsageMode.MANAGED else None,
     )
 
 
-def mail_records(settings: Settings) -> DynamoMailRecords:
+def mail_records(settings: Settings, aws: Clients) -> DynamoMailRecords:
     return DynamoMailRecords(
-        clients.dynamodb(), settings.bounce_table, retention=settings.ledger_retention
+        aws.dynamodb, settings.bounce_table, retention=settings.ledger_retention
     )
 
 
-def audit(settings: AuditSettings, policy_file: Path, telemetry: Telemetry) -> Audit:
+def audit(settings: AuditSettings, aws: Clients, policy_file: Path, telemetry: Telemetry) -> Audit:
     return Audit(
-        inbound=inbound(settings, policy_file, telemetry),
-        records=mail_records(settings),
-        ledger=DynamoLedger(
-            clients.dynamodb(), settings.bounce_table, retention=settings.ledger_retention
-        ),
+        inbound=inbound(settings, aws, policy_file, telemetry),
+        records=mail_records(settings, aws),
+        ledger=_ledger(settings, aws),
         late=settings.late_bounces,
     )
 
 
-def event_keeper(settings: InboundSettings) -> SqsKeeper:
-    return SqsKeeper(clients.sqs(), settings.event_dead_letter_queue_url)
+def event_keeper(settings: InboundSettings, aws: Clients) -> SqsKeeper:
+    return SqsKeeper(aws.sqs, settings.event_dead_letter_queue_url)
 
 
-def bounce_dead_letters(settings: SendSettings) -> SqsKeeper:
-    return SqsKeeper(clients.sqs(), settings.bounce_dead_letter_queue_url)
+def bounce_dead_letters(settings: SendSettings, aws: Clients) -> SqsKeeper:
+    return SqsKeeper(aws.sqs, settings.bounce_dead_letter_queue_url)
 
 
-def usage(settings: UsageSettings) -> DynamoUsage:
+def usage(settings: DecidingSettings | UsageSettings, aws: Clients) -> DynamoUsage:
     return DynamoUsage(
-        clients.dynamodb(),
+        aws.dynamodb,
         bounce_table=settings.bounce_table,
         mailbox_table=settings.mailbox_table,
         remember=settings.ledger_retention,
     )
+
+
+def _ledger(settings: Settings, aws: Clients) -> DynamoLedger:
+    return DynamoLedger(aws.dynamodb, settings.bounce_table, retention=settings.ledger_retention)
