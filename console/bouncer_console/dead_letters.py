@@ -100,13 +100,12 @@ def receive(deployment: Deployment) -> list[Letter]:
     To look at them wears nothing out: these queues give up no message for being received often.
     """
     sqs = deployment.client("sqs")
-    margin = timedelta(seconds=float(deployment.parameters.get("WindowMarginSeconds", 300)))
     found = [
         read(*each)
         for kind, read in _READERS.items()
         for each in _messages(sqs, _queue(deployment, kind))
     ]
-    return [_judged(each, margin) for each in found]
+    return [_judged(each, deployment.window_margin) for each in found]
 
 
 def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:

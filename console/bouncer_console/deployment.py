@@ -1,5 +1,6 @@
 """The deployed stack that a command works on, found by its name."""
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
@@ -9,6 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
+from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.settings import attribute_names, domain_names
 from bouncer_console.checkout import HERE
 from bouncer_console.output import note
@@ -68,6 +70,22 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         if name not in self.outputs:
             raise DeploymentError(f"the stack {self.stack} has no output {name}: deploy it again")
         return self.outputs[name]
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two SendBounce calls."""
+        return float(self.parameters.get("SendIntervalSeconds", 1))
+
+    @property
+    def window_margin(self) -> timedelta:
+        """A bounce is given up so long before SES's 24 hours end."""
+        return timedelta(seconds=float(self.parameters.get("WindowMarginSeconds", 300)))
+
+    def next_slot(self, dynamodb: Any) -> datetime | None:
+        """When the next call that nobody has reserved may start; None before the first one."""
+        answer = dynamodb.get_item(TableName=self.output("BounceTable"), Key=SLOTS_ITEM)
+        slot = answer.get("Item", {}).get("next_slot")
+        return datetime.fromtimestamp(float(slot["N"]), UTC) if slot else None
 
     def client(self, service: str) -> Any:
         return client(service, self.region)

@@ -12,6 +12,7 @@ from bouncer_console import (
     mailbox,
     mode,
     policy,
+    queue,
     rules,
     send_bounce,
     status,
@@ -54,6 +55,7 @@ app.command()(status.status)
 app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
 app.command()(web)
+app.add_typer(queue.app, name="queue")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(rules.app, name="rules")

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -62,6 +62,11 @@ errors = _Screen(stderr=True)
 def print_json(value: Any) -> None:
     """On stdout, uncoloured, for the next program."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """One of many, each in a line of its own."""
+    typer.echo(msgspec.json.encode(value, enc_hook=str).decode())
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -173,6 +178,18 @@ def stream_table(columns: Sequence[tuple[str, int]], rows: Iterable[Sequence[obj
 
 def clock_time(moment: datetime | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
+
+
+def span(duration: timedelta) -> str:
+    """So long, in two units at most."""
+    seconds = max(0, round(duration.total_seconds()))
+    days, hours = divmod(seconds // 3600, 24)
+    minutes = seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def printable(text: str) -> str:

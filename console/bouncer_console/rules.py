@@ -6,6 +6,7 @@ import typer
 
 from bouncer.aws.receipt_rules import ReceiptRules
 from bouncer.receipt_rules import RuleChange, SyncError, changes, wanted
+from bouncer_console import ip_filters
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -27,6 +28,7 @@ from bouncer_console.output import (
 )
 
 app = typer.Typer(help="The receipt rule set.", no_args_is_help=True)
+app.add_typer(ip_filters.app, name="filter")
 
 
 @app.command()

@@ -24,6 +24,7 @@ from local.aws import smtp
 from local.aws.dns import DnsServer, records_of
 from local.aws.faults import Door
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
+from local.aws.ip_filters import IpFilters
 from local.aws.outgoing import Outgoing
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
@@ -136,7 +137,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     from ministack.app import app as ministack  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
 
-    from local.aws import environments, ses  # noqa: PLC0415
+    from local.aws import environments, metrics, ses  # noqa: PLC0415
 
     weather = Weather()
     runner = RuleRunner(
@@ -158,7 +159,10 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         bounced=lambda path, dsn: mails.later(lambda: outgoing.bounced(path, dsn)),
     )
     runner.own_bounce = send_bounce.of_rule
-    ses.install(send_bounce, outgoing)
+    filters = IpFilters()
+    ses.install(send_bounce, outgoing, filters)
+    ended = threading.Event()
+    metrics.install(ended)
     unguessable_sessions(key.secret_access_key)
     environments.processes_die_alone()
     for mail in _mails_of_events(options.events):
@@ -176,8 +180,6 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
             }
         ],
     }
-    ended = threading.Event()
-
     threading.Thread(
         target=weather.haunt,
         args=(environments.at_work, options.outbox / FORECAST, ended),
@@ -196,7 +198,12 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         key,
     )
     key.write(options.credentials)
-    inbound = smtp.Inbound(accepts=runner.accepts, deliver=mails.deliver, defaults=options.verdicts)
+    inbound = smtp.Inbound(
+        accepts=runner.accepts,
+        blocks=filters.blocks,
+        deliver=mails.deliver,
+        defaults=options.verdicts,
+    )
     try:
         asyncio.run(_serve(clocked, options, inbound, ses.verified, ready))
     finally:

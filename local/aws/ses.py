@@ -24,6 +24,7 @@ from ministack.services import sns as sns_service
 from ministack.services.cloudformation import provisioners
 
 from local.aws import environments
+from local.aws.ip_filters import IpFilters
 from local.aws.outgoing import Outgoing
 from local.aws.send_bounce import SendBounce, SesError, identity_of
 
@@ -40,13 +41,16 @@ caller: ContextVar[int] = ContextVar("caller")
 """The port that the current request came from; server.py sets it."""
 
 
-def install(send_bounce: SendBounce, outgoing: Outgoing) -> None:
+def install(send_bounce: SendBounce, outgoing: Outgoing, filters: IpFilters) -> None:
     """Lay it all over ministack, once, before the server starts."""
     plain = base.handle_request
     extra: dict[str, Callable[[Mapping[str, str]], Response]] = {
         "SendBounce": lambda parameters: _send_bounce(send_bounce, parameters),
         "CreateReceiptRule": _create_receipt_rule,
         "UpdateReceiptRule": _update_receipt_rule,
+        "CreateReceiptFilter": lambda parameters: _create_receipt_filter(filters, parameters),
+        "DeleteReceiptFilter": lambda parameters: _delete_receipt_filter(filters, parameters),
+        "ListReceiptFilters": lambda _: _list_receipt_filters(filters),
     }
 
     async def handle_request(
@@ -168,6 +172,35 @@ def _bounce_sender(service: str, parameters: Mapping[str, Any]) -> str | None:
     if service != "ses" or base._p(parameters, "Action") != "SendBounce":  # noqa: SLF001
         return None
     return str(base._p(parameters, "BounceSender"))  # noqa: SLF001
+
+
+# --- Receipt IP filters ----------------------------------------------------------------------
+
+
+def _create_receipt_filter(filters: IpFilters, parameters: Mapping[str, str]) -> Response:
+    try:
+        filters.create(
+            parameters.get("Filter.Name", ""),
+            parameters.get("Filter.IpFilter.Policy", ""),
+            parameters.get("Filter.IpFilter.Cidr", ""),
+        )
+    except SesError as error:
+        return _error(error.code, error.message, error.status)
+    return _xml("CreateReceiptFilter", "")
+
+
+def _delete_receipt_filter(filters: IpFilters, parameters: Mapping[str, str]) -> Response:
+    filters.delete(parameters.get("FilterName", ""))
+    return _xml("DeleteReceiptFilter", "")
+
+
+def _list_receipt_filters(filters: IpFilters) -> Response:
+    members = "".join(
+        f"<member><Name>{escape(each.name)}</Name><IpFilter><Policy>{each.policy}</Policy>"
+        f"<Cidr>{escape(each.cidr)}</Cidr></IpFilter></member>"
+        for each in filters.all()
+    )
+    return _xml("ListReceiptFilters", f"<Filters>{members}</Filters>")
 
 
 # --- Receipt rules ---------------------------------------------------------------------------

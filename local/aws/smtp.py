@@ -49,21 +49,27 @@ class Inbound:
         self,
         *,
         accepts: Callable[[str], bool],
+        blocks: Callable[[str], bool],
         deliver: Callable[[ReceivedMail], None],
         defaults: Verdicts,
     ) -> None:
         """
         Args:
             accepts: whether some receipt rule is for a recipient.
+            blocks: whether an IP filter keeps a client's address out.
             deliver: takes a mail and returns at once; the rules run later, as on SES.
         """
         self._accepts = accepts
+        self._blocks = blocks
         self._deliver = deliver
         self._defaults = defaults
 
     async def handle_RCPT(  # noqa: N802  (aiosmtpd's name)
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Any
+        self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: Any
     ) -> str:
+        # When SES tells a blocked client so, and in which words, is not documented.
+        if self._blocks(_client(session)):
+            return "550 5.7.1 Requested action not taken: your address is blocked"
         if not self._accepts(address):
             return "550 5.1.1 Requested action not taken: mailbox unavailable"
         envelope.rcpt_tos.append(address)
@@ -77,12 +83,16 @@ class Inbound:
             content if isinstance(content, bytes) else (content or "").encode(),
             mail_from=envelope.mail_from or "",
             recipients=tuple(envelope.rcpt_tos),
-            client=session.peer[0] if session.peer else "127.0.0.1",
+            client=_client(session),
             helo=session.host_name or "localhost",
             defaults=self._defaults,
         )
         self._deliver(mail)
         return f"250 OK {mail.message_id}"
+
+
+def _client(session: Session) -> str:
+    return session.peer[0] if session.peer else "127.0.0.1"
 
 
 def start(inbound: Inbound, host: str, port: int) -> Controller:

@@ -1,11 +1,14 @@
 """The operator's commands on the deployed stack, run as a person runs them."""
 
 import json
+import smtplib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from bouncer.aws.slots import SLOTS_ITEM
 from local.demo import until
 from tests.e2e.conftest import Site
 from tests.e2e.test_permissions import without
@@ -39,12 +42,75 @@ def run(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_status_tells_what_happened_to_each_recipient(site: Site) -> None:
     message_id = site.mail("nobody@example.com", "full@example.com", "alice@example.com")
     site.trace(message_id)
-    entries = {each["recipient"]: each for each in bouncer(site, "status", message_id)}
+    entries = {each["recipient"]: each for each in bouncer(site, "status", message_id)["ledger"]}
     (call,) = site.bounces(message_id)
     assert set(entries) == {"nobody@example.com", "full@example.com"}
     assert entries["full@example.com"]["state"] == "sent"
     assert entries["full@example.com"]["reason"] == "over-quota"
     assert entries["full@example.com"]["bounce_id"] == call["message_id"]
+
+
+def test_the_stack_at_a_glance_counts_what_the_functions_counted(site: Site) -> None:
+    message_id = site.mail("nobody@example.com")
+    site.trace(message_id)
+    found = until(
+        lambda: next((g for g in [bouncer(site, "status")] if g["last_hour"]["sent"]), None),
+        "nothing was counted",
+    )
+    assert found["unread"] == {}
+    assert found["mode"] == "enforce"
+    assert len(found["dead_letters"]) == 4
+    assert {each["state"] for each in found["alarms"]} <= {"OK", "ALARM", "INSUFFICIENT_DATA"}
+    refused = run(site, "status", "never-existed")
+    assert (refused.returncode, "No mail" in refused.stderr) == (1, True)
+
+
+def test_an_attackers_bounces_are_taken_out_of_the_queue(site: Site) -> None:
+    """No slot is near and no worker is there; once it is, it throws away what was taken out."""
+    dynamodb, table = site.client("dynamodb"), site.outputs["BounceTable"]
+    ahead = {"next_slot": {"N": f"{time.time() + 30:.6f}"}}
+    dynamodb.put_item(TableName=table, Item=SLOTS_ITEM | ahead)
+    lambda_ = site.client("lambda")
+    (worker,) = lambda_.list_event_source_mappings(FunctionName=site.physical_id("SendFunction"))[
+        "EventSourceMappings"
+    ]
+    lambda_.update_event_source_mapping(UUID=worker["UUID"], Enabled=False)
+    eve = [site.mail(f"nobody{n}@example.com", sender="eve@evil.example") for n in range(2)]
+    pat = site.mail("nobody@example.com", sender="kim@kind.example")
+    for message_id in (*eve, pat):
+        site.trace(message_id)
+
+    waiting = bouncer(site, "queue")
+    assert waiting["waiting"] >= 3
+    assert {"name": "evil.example", "waiting": 2} in waiting["domains"]
+    assert bouncer(site, "status", pat)["place"]["position"] >= 1
+    done = bouncer(site, "queue", "drop", "--domain", "evil.example", "--run")
+    assert {each["message_id"] for each in done["taken_out"]} == set(eve)
+
+    lambda_.update_event_source_mapping(UUID=worker["UUID"], Enabled=True)
+    until(lambda: site.bounces(pat) or None, "the queue was not drained", seconds=120)
+    for message_id in eve:
+        (entry,) = bouncer(site, "status", message_id)["ledger"]
+        assert (entry["state"], entry["reason"]) == ("suppressed", "taken-out")
+        assert site.bounces(message_id) == []
+
+
+def test_a_blocked_address_may_not_send(site: Site) -> None:
+    def send() -> tuple[int, bytes]:
+        with smtplib.SMTP(
+            "127.0.0.1", site.aws.smtp_port, timeout=60, source_address=("127.0.0.9", 0)
+        ) as client:
+            client.ehlo("mx.evil.example")
+            client.mail("eve@evil.example")
+            return client.rcpt("nobody@example.com")
+
+    assert send()[0] == 250
+    assert bouncer(site, "rules", "filter", "add", "127.0.0.9")["new"]
+    code, text = send()
+    assert (code, b"5.7.1" in text) == (550, True)
+    site.mail("alice@example.com")  # from 127.0.0.1
+    bouncer(site, "rules", "filter", "remove", "127.0.0.9")
+    assert send()[0] == 250
 
 
 def test_redrive_shows_first_and_then_tries_the_event_again(site: Site) -> None:

@@ -184,6 +184,7 @@ def _merged(before: LedgerEntry, entry: LedgerEntry) -> LedgerEntry:
     return msgspec.structs.replace(
         entry,
         status=entry.status or before.status,
+        reverse_path=entry.reverse_path or before.reverse_path,
         received_at=entry.received_at or before.received_at,
         bounce_id=entry.bounce_id or before.bounce_id,
         lease_until=before.lease_until,

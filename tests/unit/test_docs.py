@@ -204,7 +204,7 @@ def test_the_architectures_budget_item_has_the_slices_of_its_time() -> None:
 
 def test_the_architecture_shows_the_items_that_stand_alone() -> None:
     keys = [({"S": each["pk"]}, {"S": each["sk"]}) for each in _items() if "pk" in each]
-    assert tuple(slots._ITEM.values()) in keys
+    assert tuple(slots.SLOTS_ITEM.values()) in keys
     assert tuple(stack_key.ITEM.values()) in keys
 
 

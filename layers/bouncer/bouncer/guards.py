@@ -53,6 +53,8 @@ class OtherReason(StrEnum):
     QUEUE_SHARE = "queue-share"
     BOUNCE_SENDER_RECIPIENT = "bounce-sender-recipient"
     """It was addressed to a bounce sender: somebody answered a bounce."""
+    TAKEN_OUT = "taken-out"
+    """An operator took it out of the queue."""
     GUARD_FAILED = "guard-failed"
     """A guard raised: nobody knows what it would have said."""
     DECIDED_OTHERWISE = "decided-otherwise"

@@ -197,5 +197,6 @@ def _bounce(mail: InboundMessage, decisions: list[Decision], identity: Identity)
         bounce_sender=envelope.bounce_sender or identity.bounce_sender,
         bounce_sender_arn=envelope.bounce_sender_arn,
         message_dsn=dsn,
+        reverse_path=mail.reverse_path or "",
         recipients=tuple(each.bounce for each in decisions if each.bounce is not None),
     )

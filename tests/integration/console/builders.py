@@ -123,6 +123,14 @@ class Stack:
             "Usage": "managed",
         }
         self.parameters = {"SendIntervalSeconds": "1"}
+        self.resources = {
+            "BounceQueue": ("AWS::SQS::Queue", bounces),
+            "BounceDeadLetterQueue": ("AWS::SQS::Queue", dead_letters),
+            "EventDeadLetterQueue": ("AWS::SQS::Queue", events),
+        }
+        """Logical id to type and physical id."""
+        self.denied = False
+        """Whether its resources may not be listed."""
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
         if StackName != STACK:
@@ -133,6 +141,24 @@ class Stack:
         given = [{"ParameterKey": k, "ParameterValue": v} for k, v in self.parameters.items()]
         return {"Stacks": [{"Outputs": outputs, "Parameters": given}]}
 
+    def get_paginator(self, operation: str) -> "Stack":
+        assert operation == "list_stack_resources"
+        return self
+
+    def paginate(self, StackName: str) -> list[dict[str, Any]]:  # noqa: N803  (boto3's)
+        assert StackName == STACK
+        if self.denied:
+            error: Any = {"Error": {"Code": "AccessDenied", "Message": "not yours to list"}}
+            raise ClientError(error, "ListStackResources")
+        return [
+            {
+                "StackResourceSummaries": [
+                    {"LogicalResourceId": n, "ResourceType": kind, "PhysicalResourceId": physical}
+                ]
+            }
+            for n, (kind, physical) in self.resources.items()
+        ]
+
 
 def _do_not_wait(params: dict[str, Any], **_: Any) -> None:
     params["WaitTimeSeconds"] = 0
@@ -140,7 +166,10 @@ def _do_not_wait(params: dict[str, Any], **_: Any) -> None:
 
 NEED_A_STACK = [
     ["status", "msg1"],
+    ["status"],
     ["redrive"],
+    ["queue"],
+    ["queue", "drop", "--sender=eve@evil.example"],
     ["policy", "push"],
     ["mailbox", "list"],
     ["mailbox", "recount"],

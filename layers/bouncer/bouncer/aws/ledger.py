@@ -1,6 +1,6 @@
 """The ledger in DynamoDB: one item a (message, recipient), written under conditions."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 #   settle, note          mine
 #   record          ■     abandoned                                 answered
 #   give up         ■     abandoned            ■          ■         answered
+#   take out                                   ■
 #
 # An abandoned claim is one whose lease ran out; an item past its expiry is (none), for TTL
 # deletes within days only; "answered" is what was not rejected for too many lost answers.
@@ -43,6 +44,7 @@ _REFUSED = "#state = :rejected AND lost_answers < :enough"
 _CLAIM = f"({_NONE}) OR ({_MINE}) OR ({_ABANDONED}) OR ({_WAITS}) OR ({_REFUSED})"
 _SETTLE = _MINE
 _RECORD = f"({_NONE}) OR ({_ABANDONED}) OR ({_REFUSED})"
+_TAKE_OUT = "#state = :queued AND expires_at > :now"
 _GIVE_UP = f"({_NONE}) OR ({_ABANDONED}) OR ({_WAITS}) OR ({_REFUSED})"
 
 # Every verb's condition reads these, as far as its clauses do.
@@ -147,6 +149,56 @@ class DynamoLedger:
         except FAILURES as error:
             raise LedgerUnavailableError(str(error)) from error
 
+    # --- An operator's, whose role may read the whole table -----------------------------------
+
+    def waiting(
+        self, on_page: Callable[[int], None] = lambda _: None, *, segment: int = 0, of: int = 1
+    ) -> Iterator[LedgerEntry]:
+        """Every recipient whose bounce waits in the queue, in no order.
+
+        It reads the whole table, half a read unit for 4 KB, for nothing is indexed by state: an
+        index would cost every queued bounce three writes more, and hold the writes of a flood
+        back in one partition.
+
+        Args:
+            on_page: told how many items each page looked at.
+            segment: reads only this one of `of` parts, which several threads may share.
+
+        Raises:
+            LedgerUnavailableError
+        """
+        values: Any = {
+            ":recipient": {"S": "recipient#"},
+            ":queued": _VALUES[":queued"],
+            ":now": {"N": _epoch(self._clock())},
+        }
+        try:
+            for page in self._client.get_paginator("scan").paginate(
+                TableName=self._table,
+                Segment=segment,
+                TotalSegments=of,
+                FilterExpression=f"begins_with(sk, :recipient) AND {_TAKE_OUT}",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues=values,
+            ):
+                on_page(page["ScannedCount"])
+                yield from map(_entry, page["Items"])
+        except FAILURES as error:
+            raise LedgerUnavailableError(str(error)) from error
+
+    def take_out(self, entry: LedgerEntry, *, until: datetime) -> bool:
+        """End what waits in the queue: the worker finds it settled, and sends nothing.
+
+        Args:
+            entry: the end.
+
+        Returns:
+            Whether it was still waiting; what a worker has begun, or ended, is left alone.
+        """
+        key = _key(entry.message_id, entry.recipient)
+        written, _ = self._write(key, _facts(entry), _TAKE_OUT, until=until)
+        return written
+
     def _write_unheld(
         self, entries: Iterable[LedgerEntry], condition: str, until: datetime
     ) -> dict[str, BounceState]:
@@ -231,6 +283,8 @@ def _facts(entry: LedgerEntry) -> dict[str, Any]:
         facts["status"] = {"S": entry.status}
     if entry.bounce_id:
         facts["bounce_id"] = {"S": entry.bounce_id}
+    if entry.reverse_path:
+        facts["reverse_path"] = {"S": entry.reverse_path}
     if entry.received_at is not None:
         facts["received_at"] = {"N": _epoch(entry.received_at)}
     return facts
@@ -263,6 +317,7 @@ def _entry(item: Mapping[str, Any]) -> LedgerEntry:
         reason=text("reason"),
         status=text("status"),
         received_at=_moment(item, "received_at"),
+        reverse_path=text("reverse_path"),
         updated_at=_moment(item, "updated_at"),
         lease_until=_moment(item, "lease_until"),
         bounce_id=text("bounce_id"),

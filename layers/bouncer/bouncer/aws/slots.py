@@ -19,7 +19,7 @@ from bouncer.limiter import (
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-_ITEM = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
+SLOTS_ITEM = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
 
 # Each failed attempt tells which branch to take next, so a third means that others were quicker.
 _ATTEMPTS = 4
@@ -128,7 +128,7 @@ class DynamoSlots:
         try:
             answer = self._client.update_item(
                 TableName=self._table,
-                Key=_ITEM,
+                Key=SLOTS_ITEM,
                 UpdateExpression=update,
                 ConditionExpression=condition,
                 ExpressionAttributeValues={
@@ -162,7 +162,7 @@ class DynamoSlots:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=_ITEM,
+                Key=SLOTS_ITEM,
                 UpdateExpression="SET next_slot = :before",
                 ConditionExpression="next_slot = :mine",
                 ExpressionAttributeValues={

@@ -251,6 +251,8 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipients: Annotated[tuple[BouncedRecipient, ...], msgspec.Meta(min_length=1)]
     bounce_sender_arn: str | None = None
     message_dsn: MessageDsn | None = None
+    reverse_path: str = ""
+    """Whom SES will tell, for people: the call does not name him."""
 
     def deadline(self, margin: timedelta) -> datetime:
         """The last moment at which a call may start: SES's window less `margin`."""

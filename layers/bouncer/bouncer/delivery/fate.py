@@ -82,6 +82,7 @@ def entry_of(fate: Fate, bounce: Bounce, lost_answers: Mapping[str, int]) -> Led
         reason=fate.reason,
         status=fate.status,
         received_at=bounce.received_at,
+        reverse_path=bounce.reverse_path,
         bounce_id=fate.bounce_id,
         lost_answers=lost_answers.get(fate.recipient, 0),
         error_code=fate.error_code,

@@ -58,6 +58,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     status: str = ""
     received_at: datetime | None = None
+    reverse_path: str = ""
+    """Who is told of it."""
     updated_at: datetime | None = None
     lease_until: datetime | None = None
     bounce_id: str = ""
