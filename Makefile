@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release check-policy schema commands lock clean
+.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release check-policy schema dashboard commands lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ check-policy: $(READY)
 
 schema: $(READY)  ## Write the policy's schema into the template, after a change of the file format
 	@$(BIN)/python -m local.schema
+
+dashboard: $(READY)  ## Write the CloudWatch dashboard into the template, after a change of local/dashboard.py
+	@$(BIN)/python -m local.dashboard
 
 commands: $(READY)  ## Write docs/commands.md, after a change of the command's help
 	@$(BIN)/python -m local.commands

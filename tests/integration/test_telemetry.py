@@ -1,13 +1,14 @@
 """One line a mail and valid metrics; and where addresses are not wanted, none is printed."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import pytest
 from aws_lambda_powertools import Logger
 
 from bouncer.aws.discretion import Discretion
-from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE, Telemetry
+from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, MAIL_HANDLED, NAMESPACE, Telemetry
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import BounceState
@@ -22,6 +23,7 @@ from bouncer.policy.decide import Decision, Outcome
 from bouncer.pseudonym import pseudonym
 from bouncer.settings import LogAddresses
 from bouncer_console.facts.mails import MailFacts, parse_line
+from local import dashboard
 from tests.integration.builders import ALICE, NOBODY, PAT, bounce
 from tests.integration.conftest import Printed
 
@@ -421,3 +423,27 @@ def test_without_addresses_the_log_has_nothing_in_their_place(printed: Printed) 
     (line,) = printed.lines
     assert "sender" not in line
     assert line["recipients"][0]["recipient"] is None
+
+
+# --- The dashboard ---------------------------------------------------------------------------
+
+
+def _flat(value: object, name: str = "") -> Iterator[str]:
+    """Fields as Logs Insights names them."""
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield name
+    for key, each in items:
+        yield from _flat(each, f"{name}.{key}" if name else str(key))
+
+
+def test_the_fields_that_the_dashboard_asks_for_are_in_a_mails_line(printed: Printed) -> None:
+    for addresses in (LogAddresses.FULL, LogAddresses.HASH):  # only this one names the domain
+        telemetry(addresses).handled(handled(fate()))
+    lines = [each for each in printed.lines if each["message"] == MAIL_HANDLED]
+    assert set(dashboard.FIELDS) <= {field for line in lines for field in _flat(line)}
+    assert re.search(r'"outcome": ?"bounce"', printed.text)
