@@ -99,6 +99,19 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         return start + timedelta(seconds=Pace(interval=self.interval).drain(self.waiting.total))
 
     @property
+    def gives_up(self) -> bool:
+        """Whether the last in the queue will be older than SES's 24 hours when its turn comes.
+
+        Unless a flood of a day is over, what came last is the youngest; the age of the oldest
+        says the rest.
+        """
+        if self.waiting is None or self.empty_at is None:
+            return False
+        drained = self.empty_at - self.at
+        late = self.oldest_share is not None and self.oldest_share >= 1
+        return late or drained >= WINDOW
+
+    @property
     def oldest_share(self) -> float | None:
         """Of SES's 24 hours, how much the oldest waiting bounce has used: 0 to 1 and beyond."""
         oldest = self.waiting.oldest_seconds if self.waiting else None
@@ -133,6 +146,9 @@ class Glancer:
             DeploymentError: no such stack here.
         """
         return cls(Deployment.find(stack, region))
+
+    def now(self) -> datetime:
+        return self._clock()
 
     def look(self) -> Glance:
         now = self._clock()

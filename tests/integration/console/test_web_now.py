@@ -1,0 +1,163 @@
+"""The page "Now", and what waits."""
+
+import base64
+import re
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from mypy_boto3_sqs import SQSClient
+
+from bouncer.aws.ledger import DynamoLedger
+from bouncer.delivery.ledger import BounceState, LedgerEntry
+from bouncer_console.glance import Glance, Series, Waiting
+from bouncer_console.web import plots
+from tests.integration.builders import BOUNCES, NOBODY, entry_of
+from tests.integration.console.builders import STACK, Stack, dead_bounce
+from tests.unit.web.builders import Answer, Browser
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def _settled(browser: Browser, path: str) -> Answer:
+    """The page when it has stopped asking."""
+    for _ in range(60):
+        answer = browser.get(path)
+        if "Still asking" not in answer.html:
+            return answer
+    raise AssertionError(answer.text)
+
+
+def _queued(dynamodb: DynamoDBClient, message_id: str, sender: str) -> None:
+    DynamoLedger(dynamodb, BOUNCES, retention=timedelta(days=14)).record(
+        [
+            LedgerEntry(
+                message_id=message_id,
+                recipient=NOBODY,
+                state=BounceState.QUEUED,
+                reason="unknown-recipient",
+                reverse_path=sender,
+                received_at=datetime.now(UTC) - HOUR,
+            )
+        ],
+        until=datetime.now(UTC) + HOUR,
+    )
+
+
+def test_now_shows_queue_mode_dead_letters_and_plots(
+    stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient
+) -> None:
+    for number in range(3):
+        sqs.send_message(QueueUrl=stack.bounce_queue, MessageBody=str(number))
+    dead_bounce(sqs, stack)
+    boto3.client("cloudwatch").put_metric_data(
+        Namespace="SesBouncer",
+        MetricData=[
+            {
+                "MetricName": "BounceSent",
+                "Dimensions": [{"Name": "service", "Value": STACK}],
+                "Value": 7,
+                "Timestamp": datetime.now(UTC) - timedelta(minutes=5),
+            }
+        ],
+    )
+    answer = _settled(Browser(), "/now")
+    assert answer.status == 200
+    for part in ("Waiting 3", "Next slot free", "Dead letters 1", "The stack observes", "sent 7"):
+        assert part in answer.text
+    assert 'alt="recipients: 7 sent"' in answer.html
+    assert answer.html.count("prefers-color-scheme: dark") == 2
+
+
+def test_what_cannot_be_read_is_said_and_the_rest_shown(
+    stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    stack.denied = True
+    answer = _settled(Browser(), "/now")
+    assert answer.status == 200
+    assert "not read:" in answer.text
+    assert "Waiting 0" in answer.text
+
+
+def test_what_waits_is_shown_and_an_attackers_taken_out_after_a_question(
+    stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    hostile = "<script>alert(1)</script>\u202e@evil.example"
+    _queued(dynamodb, "msg1", hostile)
+    _queued(dynamodb, "msg2", "pat@sender.example")
+    browser = Browser()
+    answer = _settled(browser, "/now/queue")
+    assert "Bounces 2" in answer.text
+    assert "<script>" not in answer.html
+    assert "\u202e" not in answer.html.partition('type="hidden"')[0]
+
+    form = {"field": "domain", "value": "evil.example"}
+    question = browser.post("/now/queue/drop", form)
+    assert "Take the waiting bounces of evil.example out" in question.text
+    assert entry_of(dynamodb, "msg1", NOBODY)["state"] == "queued"
+    done = browser.post("/now/queue/drop", form | {"sure": "yes"})
+    assert "1 bounces of evil.example are taken out" in done.text
+    assert entry_of(dynamodb, "msg1", NOBODY)["reason"] == "taken-out"
+    assert entry_of(dynamodb, "msg2", NOBODY)["state"] == "queued"
+    assert "Bounces 1" in _settled(browser, "/now/queue").text
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"field": "domain", "value": " "}, {"field": "recipient", "value": "x"}]
+)
+def test_nobody_is_taken_out_without_being_named(
+    stack: Stack, dynamodb: DynamoDBClient, form: dict[str, str]
+) -> None:
+    _queued(dynamodb, "msg1", "pat@sender.example")
+    answer = Browser().post("/now/queue/drop", form | {"sure": "yes"})
+    assert answer.status == 400
+    assert entry_of(dynamodb, "msg1", NOBODY)["state"] == "queued"
+
+
+# --- Plots -----------------------------------------------------------------------------------
+
+
+def _svg(url: str) -> str:
+    return base64.b64decode(url.removeprefix("data:image/svg+xml;base64,")).decode()
+
+
+def test_a_plot_is_a_picture_for_light_and_one_for_dark_with_words() -> None:
+    series = [
+        Series(name="sent", moments=(NOW - HOUR / 2,), values=(7.0,)),
+        Series(name="queued", moments=(), values=()),
+        Series(name="<b>", moments=(NOW - HOUR / 2, NOW - HOUR / 3), values=(1.0, 2.0)),
+    ]
+    picture = plots.over_time(
+        series, since=NOW - HOUR, until=NOW, period=timedelta(minutes=1), what="recipients"
+    )
+    assert picture.alternative == "recipients: 7 sent, 3 <b>"
+    light, dark = _svg(picture.light), _svg(picture.dark)
+    for each in (light, dark):
+        assert ">sent</text>" in each
+        assert "queued" not in each
+        assert "&lt;b&gt;" in each
+        assert not re.search(r"<(script|image|a)\b|href=\"[^#]", each)
+    assert light != dark
+
+
+def test_nothing_is_a_plot_too() -> None:
+    picture = plots.over_time([], since=NOW - HOUR, until=NOW, period=HOUR, what="recipients")
+    assert picture.alternative == "recipients: none"
+    assert "</svg>" in _svg(picture.light)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest", "gives_up"),
+    [(0, None, False), (3600, 60.0, False), (90_000, 60.0, True), (10, 86_400.0, True)],
+)
+def test_a_queue_of_a_day_is_said_to_give_up(
+    waiting: int, oldest: float | None, gives_up: bool
+) -> None:
+    glance = Glance(
+        stack=STACK,
+        at=NOW,
+        waiting=Waiting(visible=waiting, in_hand=0, delayed=0, oldest_seconds=oldest),
+    )
+    assert glance.gives_up is gives_up
