@@ -7,7 +7,15 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from bouncer.delivery.bounce import WINDOW, BouncedRecipient, BounceType, ExtensionField, MessageDsn
+from bouncer.delivery.bounce import (
+    ADDRESS_LIMIT,
+    WINDOW,
+    BouncedRecipient,
+    BounceType,
+    ExtensionField,
+    MessageDsn,
+)
+from bouncer.delivery.queue import decode, encode
 from bouncer.guards import MARKER, GuardName, OtherReason
 from bouncer.mailboxes import Mailbox, Status
 from bouncer.message import InboundMessage
@@ -64,6 +72,15 @@ def test_a_refused_recipient_makes_a_bounce_with_everything_that_the_call_needs(
             explanation="There is no mailbox nobody@example.com here.",
         ),
     )
+
+
+@pytest.mark.parametrize("length", [20, 320, 321, 500_000])
+def test_whom_it_tells_is_named_and_no_longer_than_a_queue_message_takes(length: int) -> None:
+    source = "p" * (length - len("@sender.example")) + "@sender.example"
+    bounce = plan(POLICY, mail(source=source)).bounce
+    assert bounce is not None
+    assert bounce.reverse_path == source[:ADDRESS_LIMIT]
+    assert decode(encode(bounce, b"k" * 32)) == bounce
 
 
 def test_the_reporting_mta_is_that_of_the_deployments_region() -> None:

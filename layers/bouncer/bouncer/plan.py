@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from bouncer.address import normalise, normalise_domain
-from bouncer.delivery.bounce import Bounce, MessageDsn
+from bouncer.delivery.bounce import ADDRESS_LIMIT, Bounce, MessageDsn
 from bouncer.guards import NOT_TOLD, Circumstances, GuardName, OtherReason, objections
 from bouncer.message import InboundMessage
 from bouncer.policy.conditions import Facts
@@ -197,6 +197,6 @@ def _bounce(mail: InboundMessage, decisions: list[Decision], identity: Identity)
         bounce_sender=envelope.bounce_sender or identity.bounce_sender,
         bounce_sender_arn=envelope.bounce_sender_arn,
         message_dsn=dsn,
-        reverse_path=mail.reverse_path or "",
+        reverse_path=(mail.reverse_path or "")[:ADDRESS_LIMIT],
         recipients=tuple(each.bounce for each in decisions if each.bounce is not None),
     )

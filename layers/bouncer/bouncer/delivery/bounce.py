@@ -28,7 +28,8 @@ EXPLANATION_LIMIT = 500
 # time without its zone compares with no other, and DynamoDB's keys have 1024 bytes.
 type Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 type MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-type Address = Annotated[str, msgspec.Meta(min_length=1, max_length=320)]
+ADDRESS_LIMIT = 320
+type Address = Annotated[str, msgspec.Meta(min_length=1, max_length=ADDRESS_LIMIT)]
 
 
 class BounceType(StrEnum):
@@ -251,7 +252,7 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipients: Annotated[tuple[BouncedRecipient, ...], msgspec.Meta(min_length=1)]
     bounce_sender_arn: str | None = None
     message_dsn: MessageDsn | None = None
-    reverse_path: str = ""
+    reverse_path: Annotated[str, msgspec.Meta(max_length=ADDRESS_LIMIT)] = ""
     """Whom SES will tell, for people: the call does not name him."""
 
     def deadline(self, margin: timedelta) -> datetime:
