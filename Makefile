@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release check-policy schema dashboard commands lock clean
+.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release audit check-policy schema dashboard commands lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,12 +60,18 @@ weather: $(READY)  ## Every weather of AWS on this machine, killed processes and
 proof: $(READY)  ## Fifty processes at once: the pace, and the quotas
 	@$(PYTEST) tests/proof
 
-lint: $(READY)  ## Style, types, template and policy
+lint: $(READY)  ## Style, types, template, policy and workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sam validate --lint
 	@$(BIN)/bouncer policy check
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+
+audit: $(READY)  ## Known vulnerabilities in what is pinned; needs the network
+	@for each in layers/bouncer/requirements.txt requirements-dev.txt; do \
+	  $(BIN)/pip-audit --disable-pip --require-hashes --requirement $$each || failed=1; \
+	done; test -z "$$failed"
 
 sim: $(READY)  ## The system in virtual time, faults at every step: make sim SEEDS=10000, or SEED=n to replay one
 	@$(BIN)/python -m sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
@@ -74,12 +80,12 @@ bench: $(READY)  ## The limiter beside its peers, a day of flood, the cost of de
 	@$(MAKE) --no-print-directory $(BENCH)/.ready || echo "not everything is installed; the table says what is missing"
 	@$(BIN)/python -m bench
 
-$(BENCH)/.ready: bench/requirements.txt bench/package.json
+$(BENCH)/.ready: bench/requirements.txt bench/package-lock.json
 	@echo "setting up $(BENCH) (a minute the first time)"
 	@rm -rf $(BENCH)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --target $(BENCH) -r bench/requirements.txt
-	@cp bench/package.json $(BENCH)
-	@! command -v npm >/dev/null || npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund --prefix $(BENCH)
+	@cp bench/package.json bench/package-lock.json $(BENCH)
+	@! command -v npm >/dev/null || npm ci --silent --ignore-scripts --no-audit --no-fund --prefix $(BENCH)
 	@touch $@
 
 build: $(READY) check-policy  ## sam build, of a policy that was checked
@@ -104,6 +110,7 @@ lock: $(READY)  ## Pin the newest versions, with hashes
 	@cd layers/bouncer && ../../$(BIN)/uv pip compile --quiet --upgrade requirements.in -o requirements.txt $(PINS)
 	@$(BIN)/uv pip compile --quiet --upgrade requirements-dev.in -c layers/bouncer/requirements.txt -o requirements-dev.txt $(PINS)
 	@$(BIN)/uv pip compile --quiet --upgrade bench/requirements.in -c requirements-dev.txt -o bench/requirements.txt $(PINS)
+	@! command -v npm >/dev/null || npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --prefix bench
 
 PINS := --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header
 

@@ -49,6 +49,7 @@ from bouncer_console.output import (
     print_json,
     print_table,
     say,
+    say_mail,
 )
 
 MAILBOXES_BESIDE = "mailboxes.csv"
@@ -163,6 +164,11 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     def trials(self, facts: Facts) -> list[Trial]:
         return trials(self.planned.policy, self.plan.mail, facts)
 
+    @property
+    def one_answer(self) -> bool:
+        """Whether every rule's bounce was made the same."""
+        return self.planned.policy.file.one_answer is not None
+
     def as_json(self) -> dict[str, Any]:
         plan, bounce = self.plan, self.plan.to_send
         facts = {each.recipient: each for each in self.planned.facts}
@@ -200,6 +206,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
                 }
                 for each in plan.decisions
             ],
+            "one_answer": self.one_answer,
             "guards": self.guards(),
             "send_bounce": bounce.request() if bounce else None,
         }
@@ -460,6 +467,18 @@ def _print(explained: Explained, *, verbose: bool) -> None:
             for each in plan.decisions
         ],
     )
+    if explained.one_answer:
+        say("\none answer for all: the sender can't tell which rule refused whom")
+    _print_untold(plan)
+    if plan.to_send is not None:
+        say("\nSendBounce", "bold")
+        print_json(plan.to_send.request())
+    elif plan.bounce is None:
+        say("\nno bounce")
+    say(f"\ndisposition {plan.disposition}", "bold")
+
+
+def _print_untold(plan: Plan) -> None:
     for recipient, fault in plan.faults.items():
         say(f"\n{recipient} cannot be in a bounce: {fault}", "yellow")
     for recipient, reason in plan.withheld.items():
@@ -468,12 +487,6 @@ def _print(explained: Explained, *, verbose: bool) -> None:
         sources = {guard.name.value: guard.source for guard in GUARDS}
         source = sources.get(plan.suppressed)
         say(f"\nsuppressed by {plan.suppressed}{f' ({source})' if source else ''}", "yellow")
-    if plan.to_send is not None:
-        say("\nSendBounce", "bold")
-        print_json(plan.to_send.request())
-    elif plan.bounce is None:
-        say("\nno bounce")
-    say(f"\ndisposition {plan.disposition}", "bold")
 
 
 def _print_recipient(explained: Explained, facts: Facts, *, verbose: bool) -> None:
@@ -562,7 +575,7 @@ def preview(
             if as_json:
                 print_json({"message_id": mail.message_id, "to": mail.reverse_path, "dsn": dsn})
             else:
-                typer.echo(dsn)
+                say_mail(dsn)
 
 
 def dsn_of(plan: Plan, reverse_path: str) -> bytes:

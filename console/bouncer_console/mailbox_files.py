@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -218,8 +219,19 @@ def _row(header: list[str], cells: list[str], place: str) -> Row:
     return Row(place, fields, empty)
 
 
+# What a spreadsheet would run: "+" and "-" alone, which are separators, it would not.
+_FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
+
+
+def _without_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet runs; an import takes the quote off again."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
 def _cell(name: str, text: str) -> str | bool | None:
     text = text.strip()
+    if text.startswith("'") and _FORMULA.match(text, 1):
+        text = text[1:]
     if name == "separator" and text == NO_SEPARATOR:
         return ""
     return {"": None, "true": True, "false": False}.get(text.lower(), text)
@@ -310,7 +322,8 @@ def write_mailboxes(
         if each.address.startswith("@"):
             row["catch_all"] = each.catch_all
         if as_csv:
-            writer.writerow(row | ({} if each.separator else {"separator": NO_SEPARATOR}))
+            row |= {} if each.separator else {"separator": NO_SEPARATOR}
+            writer.writerow({name: _without_formula(cell) for name, cell in row.items()})
         else:
             file.write(msgspec.json.encode(row).decode() + "\n")
         advance(1)

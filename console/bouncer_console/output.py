@@ -1,6 +1,7 @@
 """What a command prints: a table for people, JSON for programs, errors on stderr."""
 
 import itertools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,7 +62,17 @@ errors = _Screen(stderr=True)
 
 def print_json(value: Any) -> None:
     """On stdout, uncoloured, for the next program."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+    typer.echo(_json_text(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2)))
+
+
+def _json_text(encoded: bytes) -> str:
+    """The same JSON, with what a terminal might act on as escapes."""
+    text = encoded.decode()
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text
+    )
 
 
 def print_json_line(value: Any) -> None:
@@ -102,6 +113,17 @@ def report(text: str, as_json: bool, **fields: Any) -> None:
 def note(text: str) -> None:
     """Progress and hints: on stderr, so that they never mix with what is asked for."""
     errors.print(Text(text, style="dim"), soft_wrap=True)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only if a person, or the flag --yes, says so."""
+    if not yes and not typer.confirm(printable(question).replace("\n", " "), err=True):
+        raise typer.Exit(1)
+
+
+def say_mail(text: str) -> None:
+    """A mail on stdout, its lines as they are."""
+    typer.echo("\r\n".join(map(printable, text.split("\r\n"))))
 
 
 def fail(text: str, code: int = 1) -> NoReturn:
@@ -161,7 +183,7 @@ def stream_json(values: Iterable[Any]) -> None:
     separator = "["
     for each in values:
         typer.echo(separator)
-        typer.echo(msgspec.json.encode(each, enc_hook=str).decode(), nl=False)
+        typer.echo(_json_text(msgspec.json.encode(each, enc_hook=str)), nl=False)
         separator = ","
     typer.echo("[]" if separator == "[" else "\n]")
 
@@ -171,7 +193,7 @@ def stream_table(columns: Sequence[tuple[str, int]], rows: Iterable[Sequence[obj
     widths = [width for _, width in columns]
     header = [name for name, _ in columns]
     for row in itertools.chain((header, ["-" * width for width in widths]), rows):
-        cells = (printable(_cell(cell)) for cell in row)
+        cells = (printable(_cell(cell)).replace("\n", "\\n") for cell in row)
         line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         typer.echo(line.rstrip())
 

@@ -20,7 +20,7 @@ from bouncer_console.deployment import (
     RegionOption,
     StackOption,
 )
-from bouncer_console.output import Json, fail, note, plain_errors, print_json, report, say
+from bouncer_console.output import Json, ask, fail, note, plain_errors, print_json, report, say
 
 app = typer.Typer(help="The policy file.", no_args_is_help=True)
 
@@ -33,21 +33,33 @@ def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
     problems: list[str] = []
     hints: list[str] = []
     texts: list[SampleText] = []
+    one_answer = False
     with plain_errors():
         try:
             policy = load_file(file)
             hints = [f"{file}: {each}" for each in (*review(policy), *unreachable(policy))]
             texts = sample_texts(policy)
+            one_answer = policy.file.one_answer is not None
         except PolicyError as error:
             problems = str(error).splitlines()
     if as_json:
         shown = {each.place: each.text for each in texts}
-        print_json({"ok": not problems, "errors": problems, "warnings": hints, "texts": shown})
+        print_json(
+            {
+                "ok": not problems,
+                "errors": problems,
+                "warnings": hints,
+                "one_answer": one_answer,
+                "texts": shown,
+            }
+        )
     else:
         for each in texts:
             spelt = " (in letters that a bounce can hold)" if each.transliterated else ""
             say(f"{each.place}, as an example's sender reads it{spelt}:")
             say("    " + "\n    ".join(each.text.splitlines()))
+        if one_answer:
+            say("one_answer: every refusal reads alike, whatever the mailbox's state")
         for hint in hints:
             say(f"warning: {hint}", "yellow")
         if not problems:
@@ -151,8 +163,8 @@ def purge(
         pages = appconfig.get_paginator("list_hosted_configuration_versions").paginate(**names)
         versions = sorted(each["VersionNumber"] for page in pages for each in page["Items"])
         question = f"Delete {len(versions)} versions of the policy of {stack}?"
-        if versions and not yes and not typer.confirm(question, err=True):
-            raise typer.Exit(1)
+        if versions:
+            ask(question, yes=yes)
         for version in versions:
             appconfig.delete_hosted_configuration_version(VersionNumber=version, **names)
     text = f"{len(versions)} versions of the policy of {stack} are deleted."

@@ -17,6 +17,7 @@ from bouncer_console.deployment import (
 )
 from bouncer_console.output import (
     Json,
+    ask,
     fail,
     note,
     plain_errors,
@@ -119,8 +120,7 @@ def sync(
             )
         if not todo or dry_run:
             return
-        if not yes and not typer.confirm(f"Change {len(todo)} rules of {rule_set}?", err=True):
-            raise typer.Exit(1)
+        ask(f"Change {len(todo)} rules of {rule_set}?", yes=yes)
         _apply(rules, todo)
     note(f"{len(needed.recipients)} recipients are named in the rules of {rule_set}.")
 

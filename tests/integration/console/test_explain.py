@@ -71,6 +71,7 @@ def test_explain_prints_one_object_of_the_documented_shape() -> None:
                 "dry_run": False,
             },
         ],
+        "one_answer": False,
         "send_bounce": explained["send_bounce"],
     }
     assert explained["send_bounce"]["OriginalMessageId"] == explained["message_id"]

@@ -1,16 +1,19 @@
 """`bouncer mailbox import` and `export`."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.directory import DynamoDirectory
+from bouncer.mailboxes import Mailbox
 from bouncer_console import mailbox as mailbox_command
+from bouncer_console.mailbox_files import _cell, _rows, _without_formula, write_mailboxes
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
@@ -403,3 +406,29 @@ def test_a_long_import_says_how_far_it_is_off_a_terminal(
     result = mailbox("import", file(tmp_path, "b.csv", thousand(1000)))
     assert "mailboxes: 1,000 of 1,000" in result.stderr
     assert "entries read: 1,001" in mailbox("list").stderr
+
+
+# --- Spreadsheets ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "'=", "'"])
+def test_no_cell_of_an_export_is_a_formula_and_an_import_reads_what_was_exported(
+    tmp_path: Path, first: str
+) -> None:
+    address = f"{first}cmd|'/c_calc'!a1@example.com" if first != "@" else "@shop.example.com"
+    entry = Mailbox(address=address, moved_to=f"{first}x@example.net" if first != "@" else None)
+    path = tmp_path / "export.csv"
+    with path.open("w", newline="") as file:
+        write_mailboxes([entry], file, as_csv=True)
+    with path.open(newline="") as file:
+        _, cells = csv.reader(file)
+    assert [cell for cell in cells if len(cell) > 1 and cell[0] in "=+-@\t\r"] == []
+    ((read, _),) = [(row.fields["address"], row) for row in _rows(path)]
+    assert read == address
+
+
+@given(st.text(min_size=1))
+def test_what_is_quoted_for_a_spreadsheet_is_read_back_exactly(text: str) -> None:
+    cell = text.strip()
+    assume(cell and cell.lower() not in ("true", "false"))
+    assert _cell("address", _without_formula(cell)) == cell

@@ -1,11 +1,25 @@
 """What a mail says is shown, and does nothing to the screen."""
 
+import json
+import re
+from pathlib import Path
+
+import msgspec
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
 from bouncer_console import output
+from tests.unit.builders import ROOT
+
+CONSOLE = ROOT / "console" / "bouncer_console"
+OUR_OWN = {
+    "f\"ses-bouncer {version('ses-bouncer')}\"",
+    "laid_out(validator_schema())",
+    "server.address",
+}
 
 EVIL = (
     "\x1b]52;c;ZXZpbA==\x07",  # the clipboard
@@ -36,6 +50,44 @@ def test_nothing_that_a_mail_holds_is_done_by_the_terminal(
         assert each.isprintable() or each == "\n", repr(each)
     if text.startswith("["):
         assert text in shown
+
+
+@given(st.text())
+def test_json_is_the_same_value_and_holds_no_control(text: str) -> None:
+    shown = output._json_text(msgspec.json.encode({text: [text]}))
+    assert json.loads(shown) == {text: [text]}
+    assert shown.isprintable()
+
+
+def test_a_question_is_shown_like_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refuse(text: str, **_: object) -> bool:
+        asked.append(text)
+        return False
+
+    monkeypatch.setattr(typer, "confirm", refuse)
+    with pytest.raises(typer.Exit):
+        output.ask("".join(EVIL) + "\nSure? [y/N]", yes=False)
+    output.ask("never asked", yes=True)
+    assert len(asked) == 1
+    assert asked[0].isprintable()
+
+
+def test_no_row_of_a_streamed_table_is_two(capsys: pytest.CaptureFixture[str]) -> None:
+    output.stream_table([("a", 9)], [["x\ny"]])
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("path", sorted(CONSOLE.rglob("*.py")), ids=lambda each: each.stem)
+def test_only_this_place_writes_to_the_terminal(path: Path) -> None:
+    """Besides it, only what the program itself has made: a version, an address, a schema."""
+    text = path.read_text("utf-8")
+    assert not re.search(r"typer\.(confirm|prompt|secho)|\bprint\(|\binput\(", text) or (
+        path.stem == "output"
+    )
+    echoed = set(re.findall(r"typer\.echo\(([^\n]*)\)\n", text))
+    assert path.stem == "output" or echoed <= OUR_OWN
 
 
 @given(st.text())

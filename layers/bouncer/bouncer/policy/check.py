@@ -26,6 +26,7 @@ from bouncer.policy.file import (
     Action,
     GuardsSection,
     MessageDsnSection,
+    OneAnswerSection,
     RecipientDsnSection,
     RuleSection,
     SendBounceSection,
@@ -180,6 +181,32 @@ def guards_problems(section: GuardsSection) -> Iterator[str]:
     for name in section.off:
         if name in NOT_CONFIGURABLE:
             yield f"guards.off: {name.value!r} cannot be switched off"
+
+
+_SAME_FOR_EVERY_STATE = frozenset(
+    {"recipient", "domain", "sender", "subject", "message_id", "received_at"}
+)
+
+
+def one_answer_problems(
+    section: OneAnswerSection | None, rules: Iterable[RuleSection]
+) -> Iterator[str]:
+    """What would tell the states of mailboxes apart although one answer is asked for."""
+    if section is None:
+        return
+    for problem in _text_problems("explanation", section.explanation, lines=True):
+        yield f"one_answer: {problem}"
+    if len(in_ascii(section.explanation)) > EXPLANATION_LIMIT:
+        yield f"one_answer: explanation has over {EXPLANATION_LIMIT} characters: shorten it"
+    for name in VARIABLES:
+        if f"{{{name}}}" in section.explanation and name not in _SAME_FOR_EVERY_STATE:
+            yield f"one_answer: {{{name}}} tells the mailboxes' states apart: leave it out"
+    for rule in rules:
+        if rule.enabled and rule.keep:
+            yield (
+                f'one_answer: "{rule.name}" bounces and lets the mail go on (keep), which only a '
+                "mailbox that exists does: leave keep out, or one_answer"
+            )
 
 
 def mailboxes_problems(

@@ -176,6 +176,13 @@ class GuardsSection(_Section, frozen=True):
     budget: BudgetSection = BudgetSection()
 
 
+class OneAnswerSection(_Section, frozen=True):
+    """What every refused recipient's sender is told, whatever the mailbox's state is."""
+
+    bounce_type: BounceType = BounceType.UNDEFINED
+    explanation: str = "Your message to {recipient} was not delivered."
+
+
 class MailboxSection(_Section, frozen=True):
     """A mailbox of the static list: the fields of docs/mailboxes.md, sizes with units."""
 
@@ -198,6 +205,7 @@ class PolicyFile(_Section, frozen=True):
     mode: Mode = Mode.ENFORCE
     send_bounce: SendBounceSection = SendBounceSection()
     guards: GuardsSection = GuardsSection()
+    one_answer: OneAnswerSection | None = None
     domains: dict[str, DomainSection] = msgspec.field(default_factory=dict)
     mailboxes: dict[str, MailboxSection] | None = None
 
@@ -417,6 +425,7 @@ _SECTIONS: tuple[type[msgspec.Struct], ...] = (
     RecipientDsnSection,
     GuardsSection,
     BudgetSection,
+    OneAnswerSection,
     DomainSection,
     MailboxSection,
 )

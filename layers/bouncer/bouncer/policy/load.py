@@ -21,6 +21,7 @@ from bouncer.policy.file import (
     Action,
     MailboxSection,
     MessageDsnSection,
+    OneAnswerSection,
     RuleSection,
     SendBounceSection,
     place_in,
@@ -56,7 +57,8 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
     """
     file, raw = read(text, origin)
     problems = [*check.guards_problems(file.guards), *check.domains_problems(file.domains)]
-    shared = _rules(file.rules, file.send_bounce, "rules", problems)
+    shared = _rules(file.rules, file.send_bounce, file.one_answer, "rules", problems)
+    problems += check.one_answer_problems(file.one_answer, file.rules)
     by_domain = {}
     for domain, section in file.domains.items():
         place = f'domains."{domain}".rules'
@@ -64,7 +66,9 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         problems.extend(f'{place}."{name}": no shared rule has this name' for name in unknown)
         overridden = _overridden(raw["rules"], raw["domains"][domain].get("rules", {}))
         send_bounce = _layered(file.send_bounce, section.send_bounce)
-        by_domain[normalise_domain(domain)] = _rules(overridden, send_bounce, place, problems)
+        rules = _rules(overridden, send_bounce, file.one_answer, place, problems)
+        by_domain[normalise_domain(domain)] = rules
+        problems += check.one_answer_problems(file.one_answer, overridden)
     mailboxes = _static_mailboxes(file.mailboxes, raw.get("mailboxes"), problems)
     if problems:
         placed = (
@@ -72,19 +76,22 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
             for each in dict.fromkeys(problems)
         )
         raise PolicyError("\n".join(placed))
-    rules = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
+    every_rule = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]
     return Policy(
         file=file,
         shared=shared,
         by_domain=by_domain,
         mailboxes=mailboxes,
-        bounce_senders=frozenset(filter(None, (rule.envelope.bounce_sender for rule in rules))),
+        bounce_senders=frozenset(
+            filter(None, (rule.envelope.bounce_sender for rule in every_rule))
+        ),
     )
 
 
 def _rules(
     sections: Iterable[RuleSection],
     send_bounce: SendBounceSection,
+    one_answer: OneAnswerSection | None,
     place: str,
     problems: list[str],
 ) -> tuple[Rule, ...]:
@@ -96,7 +103,7 @@ def _rules(
     for index, section in enumerate(inherited):
         try:
             if section.enabled:
-                rules.append(_compile(section))
+                rules.append(_compile(_as_one_answer(section, send_bounce, one_answer)))
         except PolicyError as error:
             problems.append(f'{place}[{index}] "{section.name}": {error}')
     return tuple(rules)
@@ -119,6 +126,20 @@ _OUTCOMES = {
     Action.BOUNCE: Outcome.BOUNCE,
     Action.DEFER: Outcome.BOUNCE,
 }
+
+
+def _as_one_answer(
+    rule: RuleSection, send_bounce: SendBounceSection, answer: OneAnswerSection | None
+) -> RuleSection:
+    """The rule with nothing in its bounce by which it differs from another rule's."""
+    if answer is None or rule.action not in (Action.BOUNCE, Action.DEFER):
+        return rule
+    return msgspec.structs.replace(
+        rule,
+        bounce_type=answer.bounce_type,
+        recipient_dsn_fields=None,
+        send_bounce=msgspec.structs.replace(send_bounce, explanation=answer.explanation),
+    )
 
 
 def _compile(section: RuleSection) -> Rule:
