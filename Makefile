@@ -16,7 +16,7 @@ PYTEST := $(BIN)/pytest
 
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release audit check-policy schema dashboard commands lock clean
+.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release audit check-policy schema dashboard commands pictures lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -105,6 +105,9 @@ dashboard: $(READY)  ## Write the CloudWatch dashboard into the template, after 
 
 commands: $(READY)  ## Write docs/commands.md, after a change of the command's help
 	@$(BIN)/python -m local.commands
+
+pictures: $(READY)  ## Write the pictures of the page, docs/img/web-*.png (needs Chromium)
+	@$(BIN)/python -m local.pictures
 
 lock: $(READY)  ## Pin the newest versions, with hashes
 	@cd layers/bouncer && ../../$(BIN)/uv pip compile --quiet --upgrade requirements.in -o requirements.txt $(PINS)

@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -65,8 +66,12 @@ class Server:
         """Where a browser gets in; holds the token."""
         return f"http://127.0.0.1:{self.port}/?{TOKEN}={self._token}"
 
-    def run(self) -> None:
-        """Serve until a signal."""
+    def run(self, started: Callable[[uvicorn.Server], object] = lambda _: None) -> None:
+        """Serve until a signal.
+
+        Args:
+            started: is given the server, which ends when its `should_exit` is set.
+        """
         config = uvicorn.Config(
             application(self.site, token=self._token, port=self.port),
             log_config=None,
@@ -78,8 +83,10 @@ class Server:
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
         )
+        server = uvicorn.Server(config)
+        started(server)
         try:
-            uvicorn.Server(config).run(sockets=[self._socket])
+            server.run(sockets=[self._socket])
         except KeyboardInterrupt:
             pass
         finally:

@@ -33,12 +33,12 @@ def web(
         server = Server(stack=stack, region=region, port=port)
     typer.echo(server.address)
     note("Ctrl-C ends it.")
-    with _opened(server.address) if browser else contextlib.nullcontext():
+    with opened(server.address) if browser else contextlib.nullcontext():
         server.run()
 
 
 @contextlib.contextmanager
-def _opened(address: str) -> Iterator[None]:
+def opened(address: str) -> Iterator[None]:
     """Open an address in the browser by a file that leads there, for its owner only.
 
     A browser's command line, which holds what it is to open, can be seen by every user.

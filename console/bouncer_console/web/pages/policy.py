@@ -62,6 +62,8 @@ def examined(text: str, origin: str) -> Examined:
 def _in_force(ask: Ask) -> InForce:
     deployment = ask.deployment
     job = ask.job(("policy", deployment.stack), lambda _says: policy_in_force(deployment), wait=20)
+    if not job.done:
+        ask.fail("The policy in force is still being read.", "Load this page again.", 503)
     return job.answer()
 
 
@@ -73,15 +75,16 @@ def show(ask: Ask) -> Response:
 # --- What becomes of a mail ---------------------------------------------------------------------
 
 
+_GIVEN = ("mail", "mail_from", "rcpt_to", "policy", "size")
+
+
 def explain_form(ask: Ask) -> Response:
-    return ask.show("explain.html", given={}, explained=[])
+    return ask.show("explain.html", given=dict.fromkeys(_GIVEN, ""), explained=[])
 
 
 def explain(ask: Ask) -> Response:
     """What a pasted or uploaded mail or event would come to, now, by this policy."""
-    given = {
-        name: ask.form.get(name, "") for name in ("mail", "mail_from", "rcpt_to", "policy", "size")
-    }
+    given = {name: ask.form.get(name, "") for name in _GIVEN}
     data = ask.files.get("file") or given["mail"].replace("\r\n", "\n").encode("utf-8", "replace")
     if not data.strip():
         ask.fail(

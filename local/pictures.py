@@ -1,0 +1,79 @@
+"""`make pictures`: the page of AWS on this machine, after every story, as docs/img/ shows it.
+
+Needs Chromium (`apt-get install chromium`).
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+from playwright.sync_api import Browser, sync_playwright
+
+from bouncer_console.output import screen
+from local import web
+from local.demo import run_stories
+from local.deployment import deployed
+from local.stack import ROOT, StackError, end_on_signals
+
+FOLDER = ROOT / "docs" / "img"
+CHROMIUM = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+
+
+class Picture(NamedTuple):
+    """One picture: what is shown, how large, and in which colours."""
+
+    name: str
+    path: str
+    width: int = 1100
+    height: int = 720
+    scheme: Any = "light"
+
+
+PICTURES = [
+    Picture("web-directory", "/directory"),
+    Picture("web-explain", "/policy/explain", scheme="dark"),
+    Picture("web-phone", "/directory", 390, 780, "dark"),
+]
+
+
+def take(browser: Browser, address: str, picture: Picture, folder: Path) -> Path:
+    """Write one picture."""
+    context = browser.new_context(
+        viewport={"width": picture.width, "height": picture.height}, color_scheme=picture.scheme
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.goto(address.partition("/?")[0] + picture.path)
+    page.wait_for_selector("main:not(:has(progress))", timeout=60_000)
+    file = folder / f"{picture.name}.png"
+    page.screenshot(path=file)
+    context.close()
+    return file
+
+
+def main() -> None:
+    """Write docs/img/web-*.png."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        screen.print("Chromium is not here: install it (apt-get install chromium)")
+        raise typer.Exit(1)
+    end_on_signals()
+    try:
+        with deployed() as (aws, outputs):
+            run_stories(aws, outputs)
+            with web.page(aws) as address, sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+                for each in PICTURES:
+                    file = take(browser, address, each, FOLDER)
+                    screen.print(f"  {file.relative_to(ROOT)}: {file.stat().st_size // 1000} kB")
+    except StackError as error:
+        screen.print(str(error))
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,291 @@
+"""The page in Chromium: as it looks, by keyboard, and against other pages."""
+
+import re
+import shutil
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import uvicorn
+from mypy_boto3_dynamodb import DynamoDBClient
+from mypy_boto3_sqs import SQSClient
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Page,
+    Request,
+    sync_playwright,
+)
+
+from bouncer.mailboxes import Mailbox, Status
+from bouncer_console.web import command
+from bouncer_console.web.app import Server
+from tests.integration.console.builders import Stack, dead_bounce, dead_event
+from tests.integration.console.web.test_directory import ALICE, BOX, DOMAIN, entry, put
+from tests.unit.web.builders import LocalMail
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: install chromium")
+
+_ALONE = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+EVIL = "<script>alert(1)</script>\x1b[31m\u202e[red]" + "W" * 10_000
+SIZES = {"desktop": (1280, 900), "phone": (390, 844), "narrow": (320, 640)}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ALONE)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served(stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient) -> Iterator[Server]:
+    """The page of a stack in which hostile things are stored, over real HTTP."""
+    put(
+        dynamodb,
+        DOMAIN,
+        BOX,
+        Mailbox(address="full@example.com", quota_bytes=1000, used_bytes=2000),
+        Mailbox(address=f"{EVIL[:900]}@example.com", status=Status.DISABLED),
+        Mailbox(address="moved@example.com", moved_to=f"{EVIL}@example.net"),
+    )
+    dead_bounce(sqs, stack)
+    dead_event(sqs, stack, "msg2")
+    sqs.send_message(QueueUrl=stack.events, MessageBody=EVIL.replace("\x1b", "\\x1b"))
+    server = Server(stack="ses-bouncer", region=None, local=LocalMail())
+    uvicorns: list[uvicorn.Server] = []
+    thread = Thread(target=server.run, args=(uvicorns.append,), daemon=True)
+    thread.start()
+    yield server
+    uvicorns[0].should_exit = True
+    thread.join(10)
+
+
+@contextmanager
+def opened(
+    chromium: Browser, served: Server, size: str = "desktop", scheme: Any = "light"
+) -> Iterator[tuple[Page, list[str]]]:
+    """A page that was let in, and what it complained of."""
+    width, height = SIZES[size]
+    context: BrowserContext = chromium.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme
+    )
+    page = context.new_page()
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+
+    def dismissed(dialog: Dialog) -> None:
+        trouble.append("a dialog")
+        dialog.dismiss()
+
+    def asked(request: Request) -> None:
+        if not _is_ours(request.url, served):
+            trouble.append(request.url)
+
+    page.on("dialog", dismissed)
+    page.on("request", asked)
+    page.goto(served.address)
+    try:
+        yield page, trouble
+    finally:
+        context.close()
+
+
+def _is_ours(url: str, served: Server) -> bool:
+    return url.startswith((f"http://127.0.0.1:{served.port}/", "data:"))
+
+
+PATHS = [
+    "/directory",
+    "/directory?kind=domains",
+    f"/directory/entry?address={ALICE}",
+    "/policy",
+    "/policy/explain",
+    "/policy/compare",
+    "/dead-letters",
+    "/write",
+    "/nowhere",
+]
+
+# Text whose contrast to what is behind it is under 4.5 (WCAG 1.4.3), and what has no name.
+_PALE = """() => {
+  const rgb = text => {
+    const numbers = (text.match(/[\\d.]+/g) || []).map(Number);
+    return numbers.length < 4 ? [...numbers, 1] : numbers;
+  };
+  const linear = v => v <= 10 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const colour = rgb(getComputedStyle(element).backgroundColor);
+      if (colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.data.trim(), element = walk.currentNode.parentElement;
+    if (!text || !element.checkVisibility() || element.closest(":disabled")) continue;
+    const two = [light(rgb(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(...two) + .05) / (Math.min(...two) + .05);
+    if (ratio < 4.5) found.push(`${ratio.toFixed(1)} ${element.tagName} ${text.slice(0, 40)}`);
+  }
+  return found;
+}"""
+_UNNAMED = """() => [...document.querySelectorAll(
+    "input:not([type=hidden]), select, textarea, button, meter, progress, a[href]")]
+  .filter(e => !e.labels?.length && !e.getAttribute("aria-label") && !e.textContent.trim())
+  .map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_can_be_read_at_every_width(
+    chromium: Browser, served: Server, size: str, scheme: str
+) -> None:
+    with opened(chromium, served, size, scheme) as (page, trouble):
+        for path in PATHS:
+            page.goto(f"http://127.0.0.1:{served.port}{path}")
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{path} is {wide} pixels too wide"
+            assert page.evaluate(_PALE) == [], path
+            assert page.evaluate(_UNNAMED) == [], path
+            assert page.locator("h1").count() == 1, path
+            assert page.locator("html[lang=en] main#main").count() == 1, path
+    assert [each for each in trouble if "404" not in each] == []
+
+
+def test_whoever_is_led_in_by_the_file_leaves_the_token_behind(
+    chromium: Browser, served: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    led: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", led.append)
+    context = chromium.new_context()
+    with command.opened(served.address):
+        path = Path(led[0].removeprefix("file://"))
+        assert (path.stat().st_mode & 0o77, path.parent.stat().st_mode & 0o77) == (0, 0)
+        page = context.new_page()
+        page.goto(led[0])
+        page.wait_for_url(re.compile(r"/directory$"), timeout=10_000)
+        assert page.locator("h1").inner_text() == "Directory"
+        assert page.evaluate("document.cookie") == "", "no script may read it"
+    assert not path.exists()
+    assert "token" not in page.url
+    context.close()
+
+
+def test_everything_is_done_by_keyboard(
+    chromium: Browser, served: Server, dynamodb: DynamoDBClient
+) -> None:
+    with opened(chromium, served) as (page, trouble):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the page"
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "find"
+        seen = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert seen == "solid", "where one is has to be seen"
+        page.keyboard.type(ALICE)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=900 bytes of 1 kB")
+        _tab_to(page, "Disable …")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"text=Let {ALICE} take no mail?")
+        assert entry(dynamodb, ALICE).status is Status.ACTIVE
+        _tab_to(page, "Disable it")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=is disabled: it takes no mail")
+        assert entry(dynamodb, ALICE).status is Status.DISABLED
+    assert trouble == []
+
+
+def _tab_to(page: Page, text: str) -> None:
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == text:
+            return
+    raise AssertionError(f"Tab does not lead to {text}")
+
+
+@contextmanager
+def elsewhere(page: Callable[[str], str], target: str) -> Iterator[str]:
+    """A page of somebody else's, on this machine too; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page(target).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _evil(target: str) -> str:
+    return f"""<!doctype html><title>waiting</title><body>
+    <form id=f method=post action="{target}/directory/disable">
+    <input name=address value="{ALICE}"><input name=sure value=yes></form>
+    <iframe name=i src="{target}/directory"></iframe>
+    <script>
+    const tried = [];
+    const image = ok => new Promise(done => {{ const i = new Image();
+      i.onload = () => done(tried.push("image")); i.onerror = done;
+      i.src = "{target}/static/icon.svg"; }});
+    const fetched = fetch("{target}/directory", {{credentials: "include"}})
+      .then(() => tried.push("fetch"), () => 0);
+    const posted = fetch("{target}/directory/disable", {{method: "POST", mode: "no-cors",
+      credentials: "include", body: new URLSearchParams({{address: "{ALICE}", sure: "yes"}})}})
+      .then(() => 0, () => 0);
+    Promise.all([image(), fetched, posted]).then(() => {{
+      document.title = "tried " + tried.join(); document.getElementById("f").submit(); }});
+    </script>"""
+
+
+def test_a_page_of_somebody_elses_gets_nothing(
+    chromium: Browser, served: Server, dynamodb: DynamoDBClient
+) -> None:
+    target = f"http://127.0.0.1:{served.port}"
+    with opened(chromium, served) as (page, _), elsewhere(_evil, target) as other:
+        titles: list[str] = []
+        answers: list[tuple[str, int]] = []
+        page.on("response", lambda r: answers.append((r.url, r.status)))
+        page.on("framenavigated", lambda _frame: titles.append(page.title()))
+        page.goto(other)
+        page.wait_for_url(f"{target}/directory/disable", timeout=15_000)
+        ours = [(url, status) for url, status in answers if url.startswith(target)]
+        assert ours
+        assert {status for _, status in ours} == {403}
+        assert page.content().count("Directory") == 0
+    assert entry(dynamodb, ALICE).status is Status.ACTIVE
+
+
+def test_a_name_that_leads_here_gets_nothing(chromium: Browser, served: Server) -> None:
+    """DNS rebinding, as far as a browser sees it: another name for this address."""
+    context = chromium.new_context()
+    page = context.new_page()
+    answer = page.goto(served.address.replace("127.0.0.1", "rebound.localhost"))
+    assert answer is not None
+    assert (answer.status, answer.body()) == (403, b"")
+    context.close()
