@@ -1,12 +1,14 @@
 """What `pipx install` gives: the command, with what its package declares and nothing else."""
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 
@@ -122,6 +124,46 @@ def test_the_wheel_holds_the_command_and_the_core_and_nothing_of_the_test_stand(
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"bouncer", "bouncer_console"}
+
+
+def test_the_wheel_holds_what_the_page_shows(wheel: Path) -> None:
+    here = ROOT / "console" / "bouncer_console" / "web"
+    shown = {
+        str(path.relative_to(here.parents[1]))
+        for folder in ("templates", "static")
+        for path in (here / folder).iterdir()
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        assert shown <= {*archive.namelist()}
+    assert {
+        "bouncer_console/web/templates/layout.html",
+        "bouncer_console/web/static/style.css",
+    } <= shown
+
+
+def test_the_page_is_served_and_ends_quietly(elsewhere: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [elsewhere / "bin" / "bouncer", "web", "--no-browser"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AWS_REGION": "us-east-1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with httpx.Client(trust_env=False) as browser:
+            bare = browser.get(address.partition("?")[0])
+            assert (bare.status_code, bare.content) == (403, b"")
+            browser.get(address)
+            css = browser.get(address.partition("?")[0] + "static/style.css")
+            assert "color-scheme" in css.text
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert (process.returncode, printed, said.strip()) == (0, "", "Ctrl-C ends it.")
 
 
 def test_it_says_which_version_it_is(bouncer: Installed, wheel: Path) -> None:
