@@ -61,13 +61,13 @@ class Jobs:
     """The questions of this run; who asks the same again meets the same answer for a minute."""
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[Hashable, Job[Any]] = OrderedDict()
+        self._jobs: OrderedDict[tuple[Hashable, ...], Job[Any]] = OrderedDict()
         self._lock = threading.Lock()
         self._turn = threading.Semaphore(_AT_ONCE)
 
     def ask[Answer](
         self,
-        key: Hashable,
+        key: tuple[Hashable, ...],
         work: "Callable[[Callable[[str], None]], Answer]",
         *,
         fresh: float = _FRESH_SECONDS,
@@ -77,7 +77,7 @@ class Jobs:
 
         Args:
             work: is given a function to say how far it is.
-            fresh: seconds for which an answer holds.
+            fresh: seconds for which an answer holds; more than a page waits before it comes again.
             wait: seconds that may be waited for it here.
         """
         with self._lock:
@@ -97,10 +97,11 @@ class Jobs:
                     del self._jobs[key]
         return job
 
-    def forget(self, key: Hashable) -> None:
-        """Ask anew the next time."""
+    def forget(self, beginning: tuple[Hashable, ...]) -> None:
+        """Ask anew the next time whatever has a key that begins so."""
         with self._lock:
-            self._jobs.pop(key, None)
+            for key in [each for each in self._jobs if each[: len(beginning)] == beginning]:
+                del self._jobs[key]
 
     def _in_turn(self, job: Job[Any]) -> None:
         with self._turn:

@@ -203,7 +203,7 @@ class Ask:
 
     def job[Answer](
         self,
-        key: Hashable,
+        key: tuple[Hashable, ...],
         work: Callable[[Callable[[str], None]], Answer],
         *,
         fresh: float = 60.0,

@@ -19,21 +19,23 @@ def test_who_asks_the_same_again_meets_the_same_question() -> None:
         go.wait(20)
         return 42
 
-    first = jobs.ask("key", work, wait=0)
+    first = jobs.ask(("key", 1), work, wait=0)
     assert not first.done
-    again = jobs.ask("key", work, wait=0)
+    again = jobs.ask(("key", 1), work, wait=0)
     assert again is first
     go.set()
-    done = jobs.ask("key", work, wait=20)
+    done = jobs.ask(("key", 1), work, wait=20)
     assert (done.answer(), done.progress, len(asked)) == (42, "half of it", 1)
-    jobs.forget("key")
-    assert jobs.ask("key", work, wait=20) is not first
+    jobs.forget(("other",))
+    assert jobs.ask(("key", 1), work, wait=20) is first
+    jobs.forget(("key",))
+    assert jobs.ask(("key", 1), work, wait=20) is not first
 
 
 def test_an_answer_that_is_not_fresh_is_asked_for_again() -> None:
     jobs, asked = Jobs(), []
     for _ in range(2):
-        assert jobs.ask("key", lambda _: asked.append(1), fresh=0, wait=20).done
+        assert jobs.ask(("key", 1), lambda _: asked.append(1), fresh=0, wait=20).done
     assert len(asked) == 2
 
 
@@ -46,8 +48,8 @@ def test_a_failure_is_told_and_tried_again() -> None:
         return "yes"
 
     with pytest.raises(ValueError, match="no"):
-        jobs.ask("key", work, wait=20).answer()
-    assert jobs.ask("key", work, wait=20).answer() == "yes"
+        jobs.ask(("key", 1), work, wait=20).answer()
+    assert jobs.ask(("key", 1), work, wait=20).answer() == "yes"
 
 
 def test_what_is_asked_is_bounded() -> None:
@@ -63,7 +65,7 @@ def test_what_is_asked_is_bounded() -> None:
         with lock:
             running -= 1
 
-    asked = [jobs.ask(number, work, wait=0) for number in range(40)]
+    asked = [jobs.ask((number,), work, wait=0) for number in range(40)]
     go.set()
     for each in asked:
         each.wait(20)

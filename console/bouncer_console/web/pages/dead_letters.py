@@ -51,7 +51,7 @@ def _others(deployment: Standing) -> list[tuple[str, str, int]]:
 
 def show(ask: Ask) -> Response:
     deployment = ask.deployment
-    job = ask.job(_KEY, lambda _says: _look(deployment), fresh=5, wait=1.5)
+    job = ask.job((_KEY,), lambda _says: _look(deployment), fresh=5, wait=1.5)
     if not job.done:
         return ask.wait(job)
     looked = job.answer()
@@ -99,7 +99,7 @@ def redrive(ask: Ask) -> Response:
             "Look at the list in a minute; what is gone from it was tried.",
             202,
         )
-    ask.site.jobs.forget(_KEY)
+    ask.site.jobs.forget((_KEY,))
     return ask.done(job.answer(), "/dead-letters")
 
 

@@ -31,6 +31,8 @@ _READ_AT_ONCE = 5000
 _CALLS = 100
 """After so many calls a search rests, and says where it is: some 12,500 read units, or $0.002."""
 _SEARCH_IS_FRESH = 30.0
+_LIST_IS_FRESH = 5.0
+"""Seconds; a change made here is seen at once."""
 
 _SIZES = ("quota_bytes", "size_limit_bytes")
 _TEXTS = ("alias_for", "moved_to")
@@ -105,7 +107,7 @@ def show(ask: Ask) -> Response:
     job = ask.job(
         ("directory", ask.site.stack, search),
         lambda says: search.run(target.table, says),
-        fresh=_SEARCH_IS_FRESH if search.narrow else 0,
+        fresh=_SEARCH_IS_FRESH if search.narrow else _LIST_IS_FRESH,
         wait=1.2,
     )
     found = job.answer() if job.done else None
@@ -272,7 +274,7 @@ def save(ask: Ask) -> Response:
             gone.append(name)
     if not fields and not gone:
         return ask.done("Nothing was different, so nothing was changed.", _to(key))
-    change(target, key, fields, gone)
+    _change(ask, target, key, fields, gone)
     names = ", ".join([*fields, *gone])
     return ask.done(f"{key} is changed: {names}.", _to(key))
 
@@ -309,14 +311,19 @@ def disable(ask: Ask) -> Response:
             no=_to(key),
             detail=f"bouncer mailbox disable {shlex.quote(key)}",
         )
-    change(target, key, {"status": "disabled"}, ["status_until"])
+    _change(ask, target, key, {"status": "disabled"}, ["status_until"])
     return ask.done(f"{key} is disabled: it takes no mail.", _to(key))
 
 
 def enable(ask: Ask) -> Response:
     key, target = _to_write(ask)
-    change(target, key, {"status": "active"}, ["status_until"])
+    _change(ask, target, key, {"status": "active"}, ["status_until"])
     return ask.done(f"{key} takes mail again.", _to(key))
+
+
+def _change(ask: Ask, target: Target, key: str, fields: dict[str, Any], gone: list[str]) -> None:
+    change(target, key, fields, gone)
+    ask.site.jobs.forget(("directory",))
 
 
 def _to_write(ask: Ask) -> tuple[str, Target]:
