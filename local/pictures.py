@@ -12,9 +12,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from bouncer_console.output import screen
 from local import web
-from local.demo import run_stories
+from local.demo import until
 from local.deployment import deployed
-from local.stack import ROOT, StackError, end_on_signals
+from local.stack import ROOT, Aws, StackError, end_on_signals
+from local.stories import STORIES
 
 FOLDER = ROOT / "docs" / "img"
 CHROMIUM = [
@@ -34,6 +35,7 @@ class Picture(NamedTuple):
 
 
 PICTURES = [
+    Picture("web-now", "/now"),
     Picture("web-directory", "/directory"),
     Picture("web-explain", "/policy/explain", scheme="dark"),
     Picture("web-phone", "/directory", 390, 780, "dark"),
@@ -55,6 +57,18 @@ def take(browser: Browser, address: str, picture: Picture, folder: Path) -> Path
     return file
 
 
+def mail_stories(aws: Aws) -> None:
+    """Mail every story, and wait until the rules are through with all of them."""
+    mail = web.LocalMail(aws)
+    sent = {mail.send(each.mail_from, each.recipients, each.mail) for each in STORIES}
+
+    def through() -> bool | None:
+        done = {each["message_id"] for each in aws.listing("mails") if each["done"]}
+        return sent <= done or None
+
+    until(through, "the receipt rules did not end", 300)
+
+
 def main() -> None:
     """Write docs/img/web-*.png."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -63,8 +77,8 @@ def main() -> None:
         raise typer.Exit(1)
     end_on_signals()
     try:
-        with deployed() as (aws, outputs):
-            run_stories(aws, outputs)
+        with deployed() as (aws, _outputs):
+            mail_stories(aws)
             with web.page(aws) as address, sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
                 for each in PICTURES:

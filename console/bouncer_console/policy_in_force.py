@@ -44,7 +44,7 @@ def policy_in_force(deployment: Deployment) -> InForce:
     except (ClientError, BotoCoreError, OSError, KeyError, zipfile.BadZipFile) as error:
         return InForce(
             text=DEFAULT_POLICY.read_text("utf-8-sig"),
-            source=f"{_NAME} here, for the deployed one cannot be read: {error}",
+            source=f"This is {_NAME} as it is here; the deployed one cannot be read: {error}.",
             sure=False,
         )
     return InForce(text=text, source=f"{_NAME}, deployed with the function")

@@ -376,7 +376,8 @@ def problem(site: Site, page: Page | None, request: Request, error: Exception) -
         trace = "".join(traceback.format_exception(error))
         sys.stderr.write(printable(trace))
     ask = Ask(site, page, request, {}, {})
-    return ask.show("problem.html", status=status, text=text, mend=mend)
+    again = page.path if page is not None and request.method == "POST" else ask.url
+    return ask.show("problem.html", status=status, text=text, mend=mend, again=Url(again))
 
 
 def explained(error: Exception) -> tuple[str, str, int]:

@@ -115,6 +115,7 @@ def test_what_nobody_can_mean_is_refused_in_words(
     fields = {"address": ALICE, "quota_bytes": "1 kB", "status": "active"}
     page = browser.post("/directory/save", fields | {field: value})
     assert (page.status, said in page.text) == (400, True), page.text
+    assert "Back to Directory" in page.text
     assert entry(dynamodb, ALICE) == BOX
 
 
