@@ -28,7 +28,8 @@ _THEMES: Mapping[str, Mapping[str, Any]] = {
         "colours": ("#6cc5d6", "#f0a35e", "#b79be6", "#85d39a", "#ff9e94", "#a3a9b0"),
     },
 }
-_INCHES = (7.2, 2.6)
+_INCHES = (5.0, 3.0)
+"""Small, so that its letters can still be read on a telephone; two stand beside each other."""
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def _drawn(
         axes.set_xlim(since, until)  # type: ignore[arg-type]
         axes.set_ylim(0, max(1.0, *below.values()) * 1.1 if below else 1.0)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        locator = dates.AutoDateLocator(tz=UTC, maxticks=8)
+        locator = dates.AutoDateLocator(tz=UTC, maxticks=6)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(
             dates.ConciseDateFormatter(locator, tz=UTC, show_offset=False)
@@ -109,13 +110,13 @@ def _drawn(
         for spine in axes.spines.values():
             spine.set_color(line)
         if series:
-            axes.legend(
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                ncols=len(series),
+            figure.legend(
+                loc="outside upper left",
+                ncols=4,
                 frameon=False,
                 labelcolor=ink,
                 handlelength=1,
+                columnspacing=1,
             )
         drawn = io.BytesIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
