@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bouncer.aws import ledger, mail_records, slots, stack_key
+from bouncer.aws import ledger, mail_records, slots, stack_key, usage
 from bouncer.budget import SHARE_SLICE, SLICES, slice_of
 from bouncer.delivery.ledger import BounceState
 from bouncer.guards import GUARDS
-from bouncer.mailboxes import from_item, usable
+from bouncer.mailboxes import Mailbox, from_item, usable
+from bouncer.policy.load import load
 from local import commands
-from tests.unit.builders import ROOT
+from tests.pages import KINDS, PAGES, Block, all_blocks
+from tests.unit.builders import ROOT, SHIPPED_POLICY
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")])
 COMMANDS: dict[str, Any] = {name: command for name, command, _ in commands.commands()}
 
 _FENCE = re.compile(r"(?ms)^ *```[^\n]*\n(.*?)^ *```")
@@ -150,9 +152,43 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     assert _broken(page) == ["#two", "gone.md"]
 
 
+def test_every_block_of_code_says_what_it_is_and_so_which_test_looks_at_it() -> None:
+    assert [str(block) for block in all_blocks() if block.kind not in KINDS] == []
+    examples = [block.text for block in all_blocks("sh example")]
+    assert [text for text in examples if "…" not in text and "OLD_" not in text] == []
+
+
+@pytest.mark.parametrize("block", all_blocks("toml"), ids=str)
+def test_every_policy_in_the_docs_is_one(block: Block) -> None:
+    """A part of one is laid over the shipped policy."""
+    written = tomllib.loads(block.text)
+    whole = written if "version" in written else tomllib.loads(SHIPPED_POLICY.read_text()) | written
+    load(json.dumps(whole))
+
+
+@pytest.mark.parametrize("block", all_blocks("mermaid"), ids=str)
+def test_every_sequence_speaks_of_its_participants_only(block: Block) -> None:
+    names = set(re.findall(r"(?m)^ *participant (\w+)", block.text))
+    used = {
+        name for ends in re.findall(r"(?m)^ *(\w+)-{1,2}>>(\w+): ", block.text) for name in ends
+    } | {
+        name.strip()
+        for over in re.findall(r"(?m)^ *Note over ([\w, ]+):", block.text)
+        for name in over.split(",")
+    }
+    assert used == names
+    opened = re.findall(r"(?m)^ *(?:alt|loop|opt)\b", block.text)
+    assert len(opened) == len(re.findall(r"(?m)^ *end$", block.text))
+
+
 def _items() -> list[dict[str, Any]]:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    return [json.loads(each) for each in re.findall(r"(?ms)^```json\n(.*?)^```", text)]
+    return [json.loads(block.text) for block in all_blocks("json")]
+
+
+def test_every_item_in_the_docs_is_read_below() -> None:
+    assert {block.page for block in all_blocks("json")} == {"architecture.md"}
+    read = {"mail", "recipient", "usage", "period", "send-bounce", "log"}
+    assert {each["sk"].partition("#")[0] for each in _items() if "sk" in each} == read
 
 
 def _stored(item: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +220,12 @@ def test_the_architectures_mail_record_is_one_that_the_audit_reads() -> None:
     record = mail_records._record(_stored(_of("mail")))
     assert record.covers("alice@example.com")
     assert record.covers("nobody@example.com")
+
+
+def test_the_architectures_usage_record_has_the_key_that_usage_asks_for() -> None:
+    item = _of("usage#")
+    key = usage._record_key(Mailbox(address=item["mailbox"]), "0vq3k1c9")
+    assert key == {name: {"S": item[name]} for name in ("pk", "sk")}
 
 
 def test_the_architectures_mailboxes_are_ones_that_the_directory_reads() -> None:
