@@ -23,7 +23,7 @@ from bench import PACKAGES
 from bench.recorder import Ringer
 from bouncer.aws import clients
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, Granted, Limiter, Pace, SlotExpiredError, SlotStore
+from bouncer.limiter import Busy, Granted, Limiter, Pace, SlotExpiredError, Slots
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -199,7 +199,7 @@ def _warm(client: "DynamoDBClient", table: str) -> None:
 def _without_expiry(job: Job) -> Run:
     """The same reservation, one interval long, used however late its holder is."""
     client = clients.dynamodb()
-    slots: SlotStore = DynamoSlots(client, job.table)
+    slots: Slots = DynamoSlots(client, job.table)
     ring = Ringer(job.port, job.caller)
     _warm(client, job.table)
 

@@ -185,7 +185,7 @@ class _SharedSlots:
 
 
 class _Slots:
-    """One container's view of them: a SlotStore."""
+    """One container's view of them: Slots."""
 
     def __init__(self, shared: _SharedSlots) -> None:
         self._shared = shared

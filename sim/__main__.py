@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 from sim.replay import shortest, story
-from sim.world import Violation, prepared, run
+from sim.run import prepared, run
+from sim.world import Violation
 
 _SHOWN = 10
 

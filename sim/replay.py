@@ -1,7 +1,7 @@
 """A world that broke a promise, told as shortly as it still breaks it."""
 
 from sim.faults import FAULTS
-from sim.world import Report, run
+from sim.run import Report, run
 
 _RUNS = 60
 

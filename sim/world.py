@@ -4,34 +4,22 @@ with prepared():
     report = run(seed)
 """
 
-import io
-import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import msgspec
 
-import functions.inbound.app
-import functions.inbound.audit
-import functions.send.app
-import functions.usage.app
 from bouncer import timing
-from bouncer.aws import clients
-from bouncer.policy import load as policy_load
-from sim.clocks import running, virtual
 from sim.dynamodb import DynamoDB, DynamoDBClient, Table
 from sim.faults import Swarm
-from sim.functions import Lambda, Outcome, Poller
+from sim.functions import Lambda, Poller
 from sim.kernel import Kernel
 from sim.network import Client, Network, refused
 from sim.receiving import Mail, Receiving, Rule
 from sim.ses import Call, Ses, SESClient
 from sim.sqs import Queue, SQSClient
-from sim.workload import HOUR, OTHER, OURS, Mailbox, Workload
+from sim.workload import HOUR, OURS, Mailbox, Workload
 
 START = 1_780_000_000.0
 CLOCK_ERROR = 0.0099
@@ -52,24 +40,6 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     invariant: str
     what: str
     message_id: str = ""
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """What came of a world."""
-
-    seed: int
-    violations: list[Violation]
-    lines: Kernel
-    faults: dict[str, float]
-    fell: dict[str, int]
-    kind: str
-    mails: int
-    sent: int
-    steps: int
-
-    @property
-    def trace(self) -> list[str]:
-        return self.lines.trace
 
 
 class StoredMail(Client):
@@ -94,8 +64,18 @@ class World:
     """One seed's deployment, its mails and its faults."""
 
     def __init__(
-        self, seed: int, *, without: frozenset[str] = frozenset(), most: int | None = None
-    ):
+        self,
+        seed: int,
+        watch: "Callable[[World, Call, Call | None], list[Violation]]",
+        *,
+        without: frozenset[str] = frozenset(),
+        most: int | None = None,
+    ) -> None:
+        """
+        Args:
+            watch: told of each call of SendBounce and the one before; what is wrong with it.
+        """
+        self._watch = watch
         self.seed = seed
         self.kernel = kernel = Kernel(seed, START)
         self.work = work = Workload.of(seed, START, most)
@@ -325,87 +305,5 @@ class World:
                 queue.put(message.body)
 
     def _called(self, call: Call) -> None:
-        from sim import invariants  # noqa: PLC0415  (they look at worlds)
-
-        found = invariants.of_call(self, call, self._previous)
+        self.violations += self._watch(self, call, self._previous)
         self._previous = call
-        self.violations += found
-
-
-class _Session:
-    """In the place of botocore's session in `bouncer.aws.clients`."""
-
-    def __init__(self) -> None:
-        self.world: World | None = None
-
-    def create_client(self, service: str, *, config: Any) -> Any:
-        assert self.world is not None
-        return self.world.client(service, config)
-
-
-_session = _Session()
-
-
-@contextmanager
-def prepared() -> Iterator[None]:
-    """The product lives in virtual time, with our services behind its clients."""
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(clients, "_session", return_value=_session))
-        stack.enter_context(virtual())
-        parsed = policy_load.load_file
-        kept: dict[Any, Any] = {}
-
-        def load_once(path: Any) -> Any:
-            if path not in kept:
-                kept[path] = parsed(path)
-            return kept[path]
-
-        stack.enter_context(mock.patch("bouncer.aws.policy_source.load_file", load_once))
-        for module in (
-            functions.inbound.app,
-            functions.inbound.audit,
-            functions.send.app,
-            functions.usage.app,
-        ):
-            logger: Any = module.logger
-            before = logger.level if hasattr(logger, "level") else logging.INFO
-            logger.setLevel(logging.CRITICAL)
-            stack.callback(logger.setLevel, before)
-        yield
-
-
-def run(seed: int, *, without: frozenset[str] = frozenset(), most: int | None = None) -> Report:
-    """One world from its beginning to its end, inside of `prepared`.
-
-    Args:
-        without: faults that are switched off.
-        most: only so many of its mails.
-    """
-    from sim import invariants  # noqa: PLC0415  (they look at worlds)
-
-    world = World(seed, without=without, most=most)
-    with ExitStack() as stack:
-        stack.enter_context(running(world.kernel))
-        stack.enter_context(mock.patch.object(_session, "world", world))
-        stack.enter_context(mock.patch.dict(os.environ, world.environment()))
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        for function in world.functions:
-            stack.enter_context(
-                mock.patch.object(function.module, "application", function.own_application())
-            )
-        world.run()
-    violations = world.violations or invariants.of_world(world)
-    return Report(
-        seed=seed,
-        violations=violations,
-        lines=world.kernel,
-        faults=world.faults.described(),
-        fell=world.faults.fell,
-        kind=world.work.kind,
-        mails=len(world.work.mails),
-        sent=len(world.ses.sent),
-        steps=world.kernel.steps,
-    )
-
-
-__all__ = ["HOUR", "OTHER", "OURS", "Outcome", "Report", "Violation", "World", "prepared", "run"]

@@ -112,7 +112,7 @@ _EXPECTED = (PolicyError, MalformedEventError, MailboxFileError, BounceError, De
 
 
 class _StoredBeside:
-    """A Store of what the command line and the .eml beside the event tell."""
+    """A StoredMail of what the command line and the .eml beside the event tell."""
 
     def __init__(self, size: int | None, eml: Path | None) -> None:
         self._eml = eml

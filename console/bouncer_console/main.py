@@ -22,7 +22,6 @@ from bouncer_console.web.command import web
 
 app = typer.Typer(
     name="bouncer",
-    help=__doc__,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

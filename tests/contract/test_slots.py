@@ -6,7 +6,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.slots import DynamoSlots
-from bouncer.limiter import Busy, Granted, Pace, SlotStore, Widening
+from bouncer.limiter import Busy, Granted, Pace, Slots, Widening
 from tests.fakes.slots import MemorySlots
 from tests.integration.builders import BOUNCES, requests_of, set_date
 
@@ -17,14 +17,14 @@ PACE = Pace()
 class Bench(Protocol):
     """A store under test, and what it costs to ask it."""
 
-    store: SlotStore
+    store: Slots
 
     def requests(self) -> int | None: ...
 
 
 class _Memory:
     def __init__(self) -> None:
-        self.store: SlotStore = MemorySlots()
+        self.store: Slots = MemorySlots()
 
     def requests(self) -> int | None:
         return None
@@ -33,7 +33,7 @@ class _Memory:
 class _Dynamo:
     def __init__(self, client: DynamoDBClient) -> None:
         set_date(client, None)
-        self.store: SlotStore = DynamoSlots(client, BOUNCES)
+        self.store: Slots = DynamoSlots(client, BOUNCES)
         self._seen = requests_of(client)
 
     def requests(self) -> int | None:

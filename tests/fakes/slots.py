@@ -1,10 +1,10 @@
-"""A SlotStore in memory."""
+"""Slots in memory."""
 
 from bouncer.limiter import Busy, Granted, Widening
 
 
 class MemorySlots:
-    """A SlotStore, for all that share a process."""
+    """Slots, for all that share a process."""
 
     def __init__(self) -> None:
         self._next: float | None = None

@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from bouncer.aws.directory import DirectoryUnavailableError, DynamoDirectory
-from bouncer.mailboxes import Mailbox, Status
+from bouncer.aws.directory import DynamoDirectory
+from bouncer.mailboxes import DirectoryUnavailableError, Mailbox, Status
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
@@ -266,7 +265,7 @@ def test_nobody_is_unknown_because_the_table_did_not_answer(
     directory: DynamoDirectory, dynamodb: DynamoDBClient
 ) -> None:
     fail(dynamodb, "BatchGetItem", Answer(code="ProvisionedThroughputExceededException"))
-    with pytest.raises(ClientError):
+    with pytest.raises(DirectoryUnavailableError):
         directory.look_up([ALICE])
 
 

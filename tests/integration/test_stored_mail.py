@@ -7,7 +7,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from botocore.response import StreamingBody
 from mypy_boto3_s3 import S3Client
 
-from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.headers import Header
 from tests.integration.builders import BUCKET, PREFIX, Answer, fail, put_mail, requests_of
 
@@ -17,7 +17,7 @@ class Store:
 
     def __init__(self, s3: S3Client) -> None:
         self.failures: list[str | Exception] = []
-        self.mail = StoredMail(s3, BUCKET, PREFIX, on_failure=self.failures.append)
+        self.mail = S3StoredMail(s3, BUCKET, PREFIX, on_failure=self.failures.append)
 
 
 @pytest.fixture

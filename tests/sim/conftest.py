@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sim.world import prepared
+from sim.run import prepared
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from sim.mutations import MUTATIONS, Mutation, mutated
-from sim.world import run
+from sim.run import run
 
 ENOUGH = 1000
 

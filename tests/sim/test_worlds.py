@@ -9,7 +9,7 @@ import pytest
 
 from sim.mutations import by_name, mutated
 from sim.replay import shortest, story
-from sim.world import run
+from sim.run import run
 from tests.unit.builders import ROOT
 
 WORLDS = 240
@@ -34,7 +34,7 @@ def test_the_worlds_are_not_all_kind(virtual_time: None) -> None:
 
 _DIGEST = """
 import hashlib
-from sim.world import prepared, run
+from sim.run import prepared, run
 with prepared():
     lines = [line for seed in (0, 3, 12, 40) for line in run(seed).trace]
 print(hashlib.sha256("\\n".join(lines).encode()).hexdigest())

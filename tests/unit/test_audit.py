@@ -14,7 +14,7 @@ from bouncer.budget import Budget
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
-from bouncer.inbound import Handled, Inbound, LateBounces, NoStore, Planner
+from bouncer.inbound import Handled, Inbound, LateBounces, NoStoredMail, Planner
 from bouncer.mail_record import (
     FOUND_UNDECIDED,
     MailRecord,
@@ -99,7 +99,7 @@ class Site:
                         msgspec.convert({"address": OFF, "status": "disabled"}, Mailbox),
                     ]
                 ),
-                store=NoStore(),
+                store=NoStoredMail(),
                 identity=IDENTITY,
                 clock=lambda: self.now,
             ),

@@ -124,7 +124,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     ours = (
         _modules_of(LAYER.parent, "bouncer")
         | _modules_of(ROOT / "console", "bouncer_console")
-        | _modules_of(ROOT, "local", "functions", "bench")
+        | _modules_of(ROOT, "local", "functions", "bench", "sim")
     )
     graph = {name: imported(path) & ours.keys() - {name} for name, path in ours.items()}
     assert {"local.deployment", "local.docker"} <= graph["local.demo"]

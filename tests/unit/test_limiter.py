@@ -18,7 +18,7 @@ from bouncer.limiter import (
     Pace,
     Reservation,
     SlotExpiredError,
-    SlotStore,
+    Slots,
     Widening,
 )
 from tests.fakes.slots import MemorySlots
@@ -34,7 +34,7 @@ class Machine:
 
     def __init__(
         self,
-        store: SlotStore,
+        store: Slots,
         pace: Pace = PACE,
         *,
         clock_error: float = 0.0,
@@ -91,7 +91,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 class LateStore:
     """The shared store, over a network: the write and the answer each take their time."""
 
-    def __init__(self, store: SlotStore, write_takes: float, answer_takes: float) -> None:
+    def __init__(self, store: Slots, write_takes: float, answer_takes: float) -> None:
         self._store = store
         self._write_takes = write_takes
         self._answer_takes = answer_takes
@@ -133,7 +133,7 @@ def call_starts(holders: list[Holder], pace: Pace, *, unbounded: bool = False) -
 
 
 def _run_window(
-    holder: Holder, at: float, calls: int, store: SlotStore, pace: Pace, *, unbounded: bool
+    holder: Holder, at: float, calls: int, store: Slots, pace: Pace, *, unbounded: bool
 ) -> tuple[list[float], float]:
     stalls = _around(holder.stalls)
     suspensions = _around(holder.suspensions)

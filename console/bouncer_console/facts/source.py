@@ -17,7 +17,7 @@ from bouncer.address import domain_of
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.aws.stack_key import read_key
-from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.aws.telemetry import MAIL_HANDLED
 from bouncer.budget import client_address
 from bouncer.delivery.ledger import Ledger, LedgerEntry
@@ -60,7 +60,7 @@ class MailLog:
         key: Callable[[], bytes | None],
         records: MailRecords,
         ledger: Ledger,
-        stored: StoredMail | None,
+        stored: S3StoredMail | None,
     ) -> None:
         self._log = log
         self._addresses = addresses
@@ -83,7 +83,7 @@ class MailLog:
             key=lambda: read_key(dynamodb, table),
             records=DynamoMailRecords(dynamodb, table, retention=never),
             ledger=DynamoLedger(dynamodb, table, retention=never),
-            stored=StoredMail(deployment.client("s3"), bucket, prefix) if bucket else None,
+            stored=S3StoredMail(deployment.client("s3"), bucket, prefix) if bucket else None,
         )
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bouncer.address import domain_of, normalise, split
+from bouncer.backend import BackendUnavailableError
 from bouncer.guards import OtherReason
 from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
@@ -65,7 +66,7 @@ class Budget(Protocol):
         ...
 
 
-class BudgetUnavailableError(Exception):
+class BudgetUnavailableError(BackendUnavailableError):
     """The counters did not answer."""
 
 

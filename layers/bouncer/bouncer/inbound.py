@@ -38,7 +38,7 @@ class LateBounces(StrEnum):
     """Every one; for rules whose refused mail nobody delivers, come what may."""
 
 
-class Store(Protocol):
+class StoredMail(Protocol):
     """The stored mail; what cannot be had is None, and the mail goes on its way."""
 
     def size(self, message_id: str) -> int | None: ...
@@ -46,7 +46,7 @@ class Store(Protocol):
     def headers(self, message_id: str) -> tuple[Header, ...] | None: ...
 
 
-class NoStore:
+class NoStoredMail:
     """Nobody stores the mail: no size, and truncated headers stay so."""
 
     def size(self, message_id: str) -> int | None:  # noqa: ARG002
@@ -95,7 +95,7 @@ class Planner:
         *,
         policy: Callable[[], Policy],
         directory: Directory,
-        store: Store,
+        store: StoredMail,
         identity: Identity,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

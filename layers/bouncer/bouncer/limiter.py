@@ -144,7 +144,7 @@ class SlotExpiredError(Exception):
     """The slot came and went before the call could start; nothing was sent."""
 
 
-class SlotStore(Protocol):
+class Slots(Protocol):
     """Where the next free slot is kept; every method is atomic."""
 
     def reserve(self, now: float, span: float, max_wait: float, horizon: float) -> Granted | Busy:
@@ -253,7 +253,7 @@ class Limiter:
 
     def __init__(
         self,
-        store: SlotStore,
+        store: Slots,
         pace: Pace,
         *,
         clock: Callable[[], float] = time.time,
@@ -287,7 +287,7 @@ class Limiter:
         process is refused without a request, so that a flood leaves the store alone.
 
         Raises:
-            NoSlotError: see SlotStore.reserve.
+            NoSlotError: see Slots.reserve.
         """
         if refused := self.refused(max_wait):
             return refused
@@ -321,7 +321,7 @@ class Limiter:
         steps grow.
 
         Raises:
-            NoSlotError: see SlotStore.reserve; this process makes room all the same.
+            NoSlotError: see Slots.reserve; this process makes room all the same.
         """
         now = self._clock()
         seen, self._widening = self._widening, self._pace.wider(self._widening, now)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 
 from bouncer.address import domain_of, is_deliverable, is_domain, normalise, split
+from bouncer.backend import BackendUnavailableError
 
 Separator = Literal["+", "-", ""]
 NotNegative = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -105,8 +106,16 @@ class Directory(Protocol):
     """Where mailboxes are looked up."""
 
     def look_up(self, recipients: Iterable[str]) -> Mapping[str, "Answer"]:
-        """What is said of each recipient, under the spelling that it was asked by."""
+        """What is said of each recipient, under the spelling that it was asked by.
+
+        Raises:
+            DirectoryUnavailableError: not all was read; nobody is unknown because of that.
+        """
         ...
+
+
+class DirectoryUnavailableError(BackendUnavailableError):
+    """The directory did not answer: nobody knows who is there."""
 
 
 class Way(StrEnum):

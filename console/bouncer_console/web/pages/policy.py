@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.aws.mail_records import DynamoMailRecords
-from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.delivery.bounce import BounceError
 from bouncer.inbound import Planner
 from bouncer.mailboxes import Answer, Directory
@@ -214,7 +214,7 @@ def compared(
     records = DynamoMailRecords(
         deployment.client("dynamodb"), deployment.output("BounceTable"), retention=never
     ).of(ids)
-    stored = StoredMail(
+    stored = S3StoredMail(
         deployment.client("s3"),
         deployment.output("MailBucket"),
         stored_prefix(deployment.outputs.get("MailPrefix", "")),
@@ -285,7 +285,7 @@ def _directory(deployment: Standing) -> Directory:
 
 
 def _planner(
-    deployment: Standing, policy: Policy, directory: Directory, stored: StoredMail
+    deployment: Standing, policy: Policy, directory: Directory, stored: S3StoredMail
 ) -> Planner:
     identity = Identity(
         bounce_sender=deployment.parameters.get("BounceSender") or "mailer-daemon@example.com",

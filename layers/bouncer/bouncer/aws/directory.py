@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bouncer.address import normalise
-from bouncer.mailboxes import Answer, Mailbox, answer, candidates, from_item, resolve, usable
+from bouncer.aws.deadline import FAILURES
+from bouncer.mailboxes import (
+    Answer,
+    DirectoryUnavailableError,
+    Mailbox,
+    answer,
+    candidates,
+    from_item,
+    resolve,
+    usable,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -14,10 +24,6 @@ if TYPE_CHECKING:
 _KEYS_A_READ = 100  # BatchGetItem's limit
 _KEY_LIMIT = 2048  # bytes of a partition key; DynamoDB refuses the whole read for a longer one
 _ATTEMPTS = 4
-
-
-class DirectoryUnavailableError(Exception):
-    """DynamoDB left keys unread; nobody is unknown because of that."""
 
 
 class DynamoDirectory:
@@ -50,9 +56,6 @@ class DynamoDirectory:
         self._on_bad_item = on_bad_item
 
     def look_up(self, recipients: Iterable[str]) -> dict[str, Answer]:
-        """Raises:
-        botocore.exceptions.ClientError, BotoCoreError, DirectoryUnavailableError
-        """
         wanted = list(recipients)
         entries = self._read(key for each in wanted for key in candidates(each))
         found = [resolve(each, entries) for each in wanted]
@@ -82,7 +85,10 @@ class DynamoDirectory:
                 "ProjectionExpression": ", ".join(self._attributes),
                 "ExpressionAttributeNames": self._attributes,
             }
-            answer = self._client.batch_get_item(RequestItems={self._table: asked})
+            try:
+                answer = self._client.batch_get_item(RequestItems={self._table: asked})
+            except FAILURES as error:
+                raise DirectoryUnavailableError(str(error)) from error
             items += answer["Responses"].get(self._table, [])
             keys = list(answer["UnprocessedKeys"].get(self._table, {"Keys": []})["Keys"])
             if not keys:

@@ -54,7 +54,7 @@ class Guess:
 
 
 class DynamoSlots:
-    """A SlotStore. Delivery is at most once by nature: a lost answer wastes a slot, no more."""
+    """Slots. Delivery is at most once by nature: a lost answer wastes a slot, no more."""
 
     def __init__(
         self,

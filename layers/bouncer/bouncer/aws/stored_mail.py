@@ -16,8 +16,8 @@ _CHUNK = 65_536
 _OVERLAP = 16
 
 
-class StoredMail:
-    """Objects of the receipt rule's S3 action: their key is its prefix and the message id."""
+class S3StoredMail:
+    """A StoredMail, as the rule's S3 action puts it: under its prefix and the message id."""
 
     def __init__(
         self,

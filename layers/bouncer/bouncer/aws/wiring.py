@@ -15,12 +15,12 @@ from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
 from bouncer.aws.stack_key import key_of
-from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.aws.usage import DynamoUsage
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Incident
-from bouncer.inbound import Inbound, NoStore, Planner, Store
+from bouncer.inbound import Inbound, NoStoredMail, Planner, StoredMail
 from bouncer.limiter import Limiter
 from bouncer.plan import Disposition, Identity
 from bouncer.settings import (
@@ -83,9 +83,9 @@ def inbound(
         stop: how refused mail stops, where that is still to be decided.
     """
     dynamodb = aws.dynamodb
-    store: Store = NoStore()
+    store: StoredMail = NoStoredMail()
     if settings.mail_bucket:
-        store = StoredMail(
+        store = S3StoredMail(
             clients.lazily(clients.s3),
             settings.mail_bucket,
             stored_prefix(settings.mail_prefix),
