@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,7 @@ from bouncer_console.deployment import (
 )
 from bouncer_console.output import Json, clock_time, plain_errors, print_json, print_table, say
 
+_BATCH = 10  # SQS takes no more at once
 _LOOK_SECONDS = 600
 """How long messages that were only looked at stay hidden from others."""
 
@@ -111,13 +113,17 @@ def receive(deployment: Deployment) -> list[Letter]:
 def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
     """Let others see what was only looked at."""
     sqs = deployment.client("sqs")
+    queues: dict[str, list[str]] = {}
     for letter in letters:
-        with suppress(ClientError):  # it has come back by itself, after a long list
-            sqs.change_message_visibility(
-                QueueUrl=_queue(deployment, letter.kind),
-                ReceiptHandle=letter.handle,
-                VisibilityTimeout=0,
-            )
+        queues.setdefault(_queue(deployment, letter.kind), []).append(letter.handle)
+    for queue, handles in queues.items():
+        for some in batched(handles, _BATCH, strict=False):
+            entries = [
+                {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0}
+                for number, handle in enumerate(some)
+            ]
+            with suppress(ClientError):  # they have come back by themselves, after a long list
+                sqs.change_message_visibility_batch(QueueUrl=queue, Entries=entries)
 
 
 def look(deployment: Deployment) -> list[Letter]:

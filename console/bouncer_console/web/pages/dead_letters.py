@@ -1,5 +1,6 @@
 """Dead letters: what nobody could handle, why, and once more."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -28,7 +29,12 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     """Of each other queue: what is in it, its URL, and how much."""
 
 
-def _look(deployment: Standing) -> Looked:
+def _look(deployment: Standing, says: Callable[[str], None]) -> Looked:
+    waiting = sum(
+        _number(deployment, deployment.output(output))
+        for output in ("BounceDeadLetterQueue", "EventDeadLetterQueue")
+    )
+    says(f"about {waiting:,} letters are read, ten at a time")
     with ThreadPoolExecutor(2) as pool:
         others = pool.submit(_others, deployment)
         letters = dead_letters.look(deployment)
@@ -36,22 +42,24 @@ def _look(deployment: Standing) -> Looked:
 
 
 def _others(deployment: Standing) -> list[tuple[str, str, int]]:
-    sqs = deployment.client("sqs")
     found = []
     for output, what in _OTHERS.items():
         url = deployment.outputs.get(output)
-        if not url:
-            continue
-        names = ["ApproximateNumberOfMessages"]
-        counted = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        if number := int(counted["ApproximateNumberOfMessages"]):
+        if url and (number := _number(deployment, url)):
             found.append((what, url, number))
     return found
 
 
+def _number(deployment: Standing, url: str) -> int:
+    """About how many messages wait in a queue."""
+    name = "ApproximateNumberOfMessages"
+    asked = deployment.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+    return int(asked["Attributes"][name])
+
+
 def show(ask: Ask) -> Response:
     deployment = ask.deployment
-    job = ask.job((_KEY,), lambda _says: _look(deployment), fresh=5, wait=1.5)
+    job = ask.job((_KEY,), lambda says: _look(deployment, says), fresh=5, wait=1.5)
     if not job.done:
         return ask.wait(job)
     looked = job.answer()
