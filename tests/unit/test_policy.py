@@ -749,3 +749,24 @@ def test_what_cannot_be_asked_of_one_recipient_is_unknown_of_him_only(asked: str
         facts("bob@example.com", full, size=10),
     ]
     assert [each.reason for each in decide(rules, mail(), known)] == ["asks", "accept", "asks"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reasons"),
+    [
+        ('when.mailbox = ["known", "full"]', ["asks", "asks", "accept"]),  # known is enough
+        ('unless.larger_than = "1 kB"', ["accept", "asks", "accept"]),  # whose size nobody knows
+        ('when.larger_than = "2 kB"', ["accept", "accept", "asks"]),  # each has his own
+    ],
+)
+def test_what_holds_for_each_is_decided_by_what_is_known_of_him(
+    asked: str, reasons: list[str]
+) -> None:
+    rules = policy(rule(f'action = "drop"\n{asked}', "asks"))
+    if "known" in asked:
+        room = box(quota_bytes=10)
+        known = [facts(ALICE, room, size_asked=False), facts(ALICE, room, size=1), facts()]
+    else:
+        known = [facts(ALICE), facts(ALICE, size=1000), facts(NOBODY, size=3000)]
+    told = [trials(rules, mail(), each)[-1].rule for each in known]
+    assert [each.reason for each in decide(rules, mail(), known)] == told == reasons
