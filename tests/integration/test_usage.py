@@ -414,3 +414,32 @@ def test_a_charge_costs_one_transaction_a_recipient(at: At, dynamodb: DynamoDBCl
     at.charge(mailbox=mailbox)
     at.charge(mailbox=mailbox)
     assert seen == ["TransactWriteItems"] * 2
+
+
+# --- Below zero ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("used", [-1, -1000, -(10**15)])
+def test_usage_below_zero_gives_no_room_beyond_the_quota(
+    dynamodb: DynamoDBClient, used: int
+) -> None:
+    """Deletions that were never counted, or anybody's slip, must not open a mailbox."""
+    put_mailbox(dynamodb, quota_bytes=1000, used_bytes=used)
+    at = At(dynamodb)
+    assert isinstance(at.charge("large", 1001), Full)
+    assert isinstance(at.charge("fits", 900), Charged)
+    assert mailbox_of(dynamodb)["used_bytes"] == "900"
+    assert isinstance(at.charge("next", 101), Full)
+
+
+def test_what_is_given_back_twice_as_often_as_it_came_gives_no_room_either(
+    dynamodb: DynamoDBClient,
+) -> None:
+    put_mailbox(dynamodb, quota_bytes=1000, used_bytes=0)
+    at = At(dynamodb)
+    at.charge("one", 600)
+    at.usage.give_back_all({"one"})
+    put_mailbox(dynamodb, quota_bytes=1000, used_bytes=-600)
+    at.usage.give_back_all({"one"})
+    assert mailbox_of(dynamodb)["used_bytes"] == "-600"
+    assert isinstance(at.charge("two", 1001), Full)

@@ -50,9 +50,7 @@ class DynamoDirectory:
         self._table = table
         self._names = names
         self._key = names.get("address", "address")
-        # A user's own table may hold what is none of ours, such as password hashes.
-        ours = [names.get(each.name, each.name) for each in msgspec.structs.fields(Mailbox)]
-        self._attributes = {f"#a{number}": name for number, name in enumerate(dict.fromkeys(ours))}
+        self._projection = projection(names)
         self._on_bad_item = on_bad_item
 
     def look_up(self, recipients: Iterable[str]) -> dict[str, Answer]:
@@ -80,11 +78,7 @@ class DynamoDirectory:
     def _read_chunk(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
         for _ in range(_ATTEMPTS):
-            asked: Any = {
-                "Keys": keys,
-                "ProjectionExpression": ", ".join(self._attributes),
-                "ExpressionAttributeNames": self._attributes,
-            }
+            asked: Any = {"Keys": keys, **self._projection}
             try:
                 answer = self._client.batch_get_item(RequestItems={self._table: asked})
             except FAILURES as error:
@@ -94,6 +88,19 @@ class DynamoDirectory:
             if not keys:
                 return items
         raise DirectoryUnavailableError(f"{len(keys)} mailboxes were left unread")
+
+
+def projection(names: Mapping[str, str]) -> dict[str, Any]:
+    """A read's parameters that ask for a mailbox's fields and nothing beside them.
+
+    A user's own table may hold what is none of ours, such as password hashes.
+    """
+    ours = [names.get(each.name, each.name) for each in msgspec.structs.fields(Mailbox)]
+    attributes = {f"#a{number}": name for number, name in enumerate(dict.fromkeys(ours))}
+    return {
+        "ProjectionExpression": ", ".join(attributes),
+        "ExpressionAttributeNames": attributes,
+    }
 
 
 def read_item(

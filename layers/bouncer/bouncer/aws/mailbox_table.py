@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from bouncer.aws.directory import read_item
+from bouncer.aws.directory import projection, read_item
 from bouncer.mailboxes import Mailbox
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class MailboxTable:
 
     def scan(self) -> Iterator[Mailbox]:
         pages = self._client.get_paginator("scan").paginate(
-            TableName=self._name, ConsistentRead=True
+            TableName=self._name, ConsistentRead=True, **projection(self._names)
         )
         for page in pages:
             for item in page["Items"]:

@@ -30,7 +30,8 @@ _RECORDS_A_TRANSACTION = 50
 
 _NOT_COUNTED = "attribute_not_exists(pk)"
 _COUNTED = "attribute_exists(pk) AND attribute_not_exists(returned_at)"
-_ROOM = "(attribute_not_exists(used_bytes) OR used_bytes <= :room)"
+_ROOM = "(attribute_not_exists(used_bytes) OR (used_bytes >= :zero AND used_bytes <= :room))"
+_NEVER = "attribute_not_exists(address)"
 _BELOW_ZERO = "used_bytes < :zero"
 _DAY_SEEN = "messages_day = :seen"
 _NO_DAY = "attribute_not_exists(messages_day)"
@@ -198,13 +199,18 @@ class DynamoUsage:
             values[":seen"] = {"S": mailbox.messages_day}
         else:
             conditions.append(_NO_DAY)
+        below_zero = mailbox.used_bytes < 0  # which is nothing: no room beyond the quota
         if enforce and mailbox.quota_bytes is not None:
-            conditions.append(_ROOM)
-            values[":room"] = {"N": str(mailbox.quota_bytes - size)}
+            room = mailbox.quota_bytes - size
+            if room < 0:
+                conditions.append(_NEVER)
+            elif not below_zero:
+                conditions.append(_ROOM)
+                values |= {":zero": {"N": "0"}, ":room": {"N": str(room)}}
         if enforce and same_day and mailbox.quota_messages_per_day is not None:
             conditions.append(_BELOW_CAP)
             values[":cap"] = {"N": str(mailbox.quota_messages_per_day)}
-        if mailbox.used_bytes < 0:  # below zero is nothing: no room beyond the quota
+        if below_zero:
             conditions.append(_BELOW_ZERO)
             values[":zero"] = {"N": "0"}
             counted = "SET used_bytes = :size,"
