@@ -43,9 +43,9 @@ def test_status_tells_what_happened_to_each_recipient(site: Site) -> None:
     message_id = site.mail("nobody@example.com", "full@example.com", "alice@example.com")
     site.trace(message_id)
     entries = {each["recipient"]: each for each in bouncer(site, "status", message_id)["ledger"]}
-    (call,) = site.bounces(message_id)
     assert set(entries) == {"nobody@example.com", "full@example.com"}
     assert entries["full@example.com"]["state"] == "sent"
+    (call,) = site.bounces(message_id)
     assert entries["full@example.com"]["reason"] == "over-quota"
     assert entries["full@example.com"]["bounce_id"] == call["message_id"]
 

@@ -532,6 +532,11 @@ def test_no_address_stands_in_a_line_an_exception_or_a_field(
     assert "failed" in written
 
 
+def test_a_text_of_any_length_is_looked_through_as_far_as_it_is_printed() -> None:
+    line = Discretion(LogAddresses.NONE).line("a" * 10**6 + "@example.com")
+    assert line == "a" * 20_000
+
+
 def test_an_error_tells_its_type_its_code_and_where_it_was_raised(
     dynamodb: DynamoDBClient,
 ) -> None:

@@ -33,6 +33,7 @@ _ADDRESS = re.compile(
 _CODE = re.compile(r"[A-Za-z0-9.]{1,80}")
 _CAUSES = 4
 _ADDRESS_LIMIT = 320
+_TEXT_LIMIT = 20_000
 
 
 class Discretion:
@@ -85,7 +86,10 @@ class Discretion:
             return {self.line(name): self.line(each) for name, each in line.items()}
         if isinstance(line, list | tuple):
             return [self.line(each) for each in line]
-        return _ADDRESS.sub(lambda found: self.address(found[0]) or "(address)", str(line))
+        text = str(line)[:_TEXT_LIMIT]  # the pattern looks back 254 characters at each
+        if "@" not in text and "%40" not in text:
+            return text
+        return _ADDRESS.sub(lambda found: self.address(found[0]) or "(address)", text)
 
     def hold(self, logger: "Logger") -> None:
         """Let nothing be logged past us, neither by this logger nor by what else runs here."""
