@@ -17,7 +17,7 @@ from botocore.response import StreamingBody
 
 from bench import ROOT
 from bench.machine import machine
-from bouncer.aws.stored_mail import StoredMail
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.inbound import Planner
 from bouncer.mailboxes import Mailbox, StaticDirectory
 from bouncer.message import MalformedEventError, parse_event
@@ -152,7 +152,7 @@ def decide(raw: bytes, bucket: Bucket) -> float:
     planner = Planner(
         policy=lambda: policy,
         directory=StaticDirectory([Mailbox(address="@example.com", catch_all=False)]),
-        store=StoredMail(store, "bucket", "mail/"),
+        store=S3StoredMail(store, "bucket", "mail/"),
         identity=Identity(bounce_sender="mailer-daemon@example.com", region="us-east-1"),
         clock=lambda: _NOW,
     )

@@ -16,6 +16,7 @@ from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
+from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.deadline import utc_now
 from bouncer.inbound import Inbound
@@ -36,6 +37,7 @@ class Application(NamedTuple):
     inbound: Inbound
     keeper: SqsKeeper
     telemetry: Telemetry
+    refused: S3StoredMail | None
 
 
 @cache
@@ -55,6 +57,7 @@ def application() -> Application:
         ),
         keeper=wiring.event_keeper(settings, aws),
         telemetry=telemetry,
+        refused=wiring.refused_mail(settings, telemetry),
     )
 
 
@@ -102,5 +105,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
 
 def _handle(app: Application, mail: Any, until: datetime) -> Disposition:
     handled = app.inbound.handle(mail, owner=str(uuid4()), until=until)
+    if app.refused is not None and handled.disposition is Disposition.STOP_RULE_SET:
+        app.refused.mark_refused(mail.message_id, until)
     app.telemetry.handled(handled)
     return handled.disposition

@@ -129,6 +129,8 @@ class InboundSettings(DecidingSettings, frozen=True, kw_only=True, rename="upper
 
     event_dead_letter_queue_url: str
     refused_mail_stops: StopScope = StopScope.RULE
+    mark_refused_mail: bool = False
+    """Whether the stored copy of a refused mail gets the tag by which it expires."""
 
 
 class AuditSettings(DecidingSettings, frozen=True, kw_only=True, rename="upper"):

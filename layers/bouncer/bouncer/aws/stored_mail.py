@@ -2,15 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from bouncer import timing
+from bouncer.aws.deadline import FAILURES
+from bouncer.deadline import check_time_for, deadline
 from bouncer.headers import BLOCK_LIMIT, Header, block_ends_at, read_block
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import TagTypeDef
 
+REFUSED: "TagTypeDef" = {"Key": "ses-bouncer", "Value": "refused"}
 _CHUNK = 65_536
 # An end of the block that straddles two chunks; a longer run of CR before its LF is nobody's.
 _OVERLAP = 16
@@ -69,6 +75,19 @@ class S3StoredMail:
             self._on_failure("the stored mail begins with no header: is it encrypted?")
             return None
         return block.headers
+
+    def mark_refused(self, message_id: str, until: datetime) -> None:
+        """Tag a mail that nobody is to get, for the bucket's lifecycle rule."""
+        try:
+            with deadline(until):
+                check_time_for(timing.ATTEMPT)
+                self._client.put_object_tagging(
+                    Bucket=self._bucket,
+                    Key=self._prefix + message_id,
+                    Tagging={"TagSet": [REFUSED]},
+                )
+        except FAILURES as error:
+            self._on_failure(error)
 
 
 def _head(chunks: Iterable[bytes]) -> bytes:

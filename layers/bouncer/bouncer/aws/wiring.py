@@ -29,6 +29,7 @@ from bouncer.settings import (
     InboundSettings,
     SendSettings,
     Settings,
+    StopScope,
     UsageMode,
     UsageSettings,
     attribute_names,
@@ -125,6 +126,22 @@ def inbound(
         delivery=delivery,
         records=mail_records(settings, aws),
         usage=usage(settings, aws) if settings.usage is UsageMode.MANAGED else None,
+    )
+
+
+def refused_mail(settings: InboundSettings, telemetry: Telemetry) -> S3StoredMail | None:
+    """Where refused mail is marked; None where it stays as it is.
+
+    Only where it stops whole rule sets: another rule's recipients may have the same copy.
+    """
+    whole = settings.refused_mail_stops is StopScope.RULE_SET
+    if not (settings.mark_refused_mail and settings.mail_bucket and whole):
+        return None
+    return S3StoredMail(
+        clients.lazily(clients.s3),
+        settings.mail_bucket,
+        stored_prefix(settings.mail_prefix),
+        on_failure=lambda why: telemetry.warn("RefusedMailNotMarked", why),
     )
 
 
