@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from bouncer.aws import clients
 from bouncer.aws import usage as aws_usage
 from bouncer.inbound import LateBounces
+from bouncer.mailboxes import DirectoryUnavailableError
 from bouncer.message import parse_event
 from bouncer.settings import SettingsError
 from functions.inbound import app
@@ -687,7 +688,7 @@ def test_an_unexpected_failure_is_raised_where_lambda_tries_again(site: Site, br
 def test_after_a_failure_the_next_try_decides_the_same(site: Site) -> None:
     break_directory(site)
     event = ses_event(invocation_type=RETRIED)
-    with pytest.raises(ClientError):
+    with pytest.raises(DirectoryUnavailableError):
         site.handle(event)
     assert site.handle(event) == "STOP_RULE_SET"
     assert len(site.ses.calls) == 1
