@@ -230,7 +230,7 @@ def _received(pipe: Connection, seconds: float) -> Report:
 
 
 @contextmanager
-def _reaching_only(aws: Aws) -> Iterator[None]:
+def reaching_only(aws: Aws) -> Iterator[None]:
     """This process, and what it forks, has the environment for this AWS."""
     before, inside = dict(os.environ), aws.environment()
     os.environ.clear()
@@ -385,7 +385,7 @@ def bench(
         if number < times
     ]
     measured: dict[str, list[Measured]] = {design.name: [] for design, _ in rounds}
-    with running() as aws, _reaching_only(aws):
+    with running() as aws, reaching_only(aws):
         for design, number in rounds:
             note(f"{design.name}, run {number + 1}")
             measured[design.name].append(

@@ -201,6 +201,7 @@ class World:
         return {
             "AWS_REGION": "us-east-1",
             "BOUNCE_TABLE": _BOUNCES,
+            "PACE_TABLE": _BOUNCES,
             "MAILBOX_TABLE": _MAILBOXES,
             "MAILBOX_DOMAINS": OURS,
             "BOUNCE_QUEUE_URL": self.bounce_queue.url,

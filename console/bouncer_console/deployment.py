@@ -10,6 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
+from bouncer.aws.pacing import DynamoSlots, Limiter, NoSlotError, Pace, paced
 from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.settings import attribute_names, domain_names
 from bouncer_console.checkout import HERE
@@ -83,12 +84,24 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def next_slot(self, dynamodb: Any) -> datetime | None:
         """When the next call that nobody has reserved may start; None before the first one."""
-        answer = dynamodb.get_item(TableName=self.output("BounceTable"), Key=SLOTS_ITEM)
+        answer = dynamodb.get_item(TableName=self.output("PaceTable"), Key=SLOTS_ITEM)
         slot = answer.get("Item", {}).get("next_slot")
         return datetime.fromtimestamp(float(slot["N"]), UTC) if slot else None
 
     def client(self, service: str) -> Any:
         return client(service, self.region)
+
+    def paced_ses(self) -> Any:
+        """SES's old API; each call takes its turn among the stack's bounces."""
+        interval = float(self.parameters.get("SendIntervalSeconds", "1"))
+        limiter = Limiter(
+            DynamoSlots(self.client("dynamodb"), self.output("PaceTable")), Pace(interval=interval)
+        )
+
+        def without(_: NoSlotError) -> None:
+            limiter.pause(limiter.pace.step)
+
+        return paced(self.client("ses"), limiter, without=without)
 
     @property
     def own_mailbox_table(self) -> bool:

@@ -84,7 +84,8 @@ def sync(
     with plain_errors(DeploymentError, SyncError):
         deployment = Deployment.find(stack, region)
         rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
-        rules = ReceiptRules(deployment.client("ses"), rule_set, base)
+        ses = deployment.paced_ses()
+        rules = ReceiptRules(ses, rule_set, base)
         needed = wanted(
             deployment.mailbox_table().scan(),
             deployment.mailbox_domains,
@@ -101,7 +102,7 @@ def sync(
             "refuses nobody there"
             for name in rules.taking_whole_domains()
         ]
-        active = deployment.client("ses").describe_active_receipt_rule_set()
+        active = ses.describe_active_receipt_rule_set()
         if active.get("Metadata", {}).get("Name") != rule_set:
             hints.append(
                 f"{rule_set} is not the active rule set: nothing happens before "

@@ -345,6 +345,7 @@ def _deliver(deployment: Deployment, bounce: Bounce) -> list[Any]:
         Settings.read(
             {
                 "BOUNCE_TABLE": deployment.output("BounceTable"),
+                "PACE_TABLE": deployment.output("PaceTable"),
                 "BOUNCE_QUEUE_URL": deployment.output("BounceQueue"),
                 "SEND_INTERVAL_SECONDS": interval,
             }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
-from bouncer.aws import clients
+from bouncer.aws import clients, wiring
 from bouncer.aws.discretion import Discretion, entry
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.aws.receipt_rules import ReceiptRules
@@ -23,7 +23,9 @@ logger = Logger(serialize_stacktrace=False)
 def handler(_event: dict[str, Any], _context: "LambdaContext") -> None:
     """Safe to repeat: each run begins with the rules as they are."""
     settings = RulesSettings.read(os.environ)
-    rules = ReceiptRules(clients.ses_rules(), settings.receipt_rule_set, settings.receipt_rule)
+    rules = ReceiptRules(
+        wiring.ses_rules(settings), settings.receipt_rule_set, settings.receipt_rule
+    )
     discretion = Discretion(settings.log_addresses)
     telemetry = Telemetry(logger, service=logger.service, discretion=discretion)
     table = MailboxTable(

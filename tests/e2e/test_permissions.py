@@ -26,10 +26,12 @@ _NOT_ENFORCED_HERE = {
     ("InboundRole", "SeeWhatABurstHasCounted"),
     ("InboundRole", "SeeWhatABurstHasRecorded"),
     ("SendRole", "WriteItsLog"),
+    ("SendRole", "TakeTurns"),
     ("SendRole", "TakeBouncesFromTheQueue"),
     ("UsageRole", "WriteItsLog"),
 }
-"""What Lambda does, not the function; and what only colliding transactions ask for."""
+"""What Lambda does, not the function; what only colliding transactions ask for; and what is the
+same statement as InboundRole's, whose lack lets a worker wait until its time is over."""
 
 
 def _inline(site: Site, role: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,6 +114,13 @@ def _no_bounce(site: Site) -> None:
     assert recipient["state"] == "rejected"
     assert recipient["error_code"] == "AccessDenied"
     assert decided["disposition"] == "CONTINUE"
+
+
+def _no_turn(site: Site) -> None:
+    """The bounce waits in the queue for somebody who has one."""
+    message_id = site.mail("nobody@example.com")
+    (recipient,) = site.decided(message_id)["recipients"]
+    assert recipient["state"] == "queued"
 
 
 def _no_queue(site: Site) -> None:
@@ -245,15 +254,16 @@ def _nothing_given_back(site: Site) -> None:
 
 _CASES: list[tuple[str, str, str, Callable[[Site], None]]] = [
     ("InboundRole", "LookMailboxesUp", "dynamodb:BatchGetItem", _event_is_kept_for_unknown),
-    ("InboundRole", "ClaimReserveAndCount", "dynamodb:UpdateItem", _event_is_kept_for_unknown),
+    ("InboundRole", "ClaimAndCount", "dynamodb:UpdateItem", _event_is_kept_for_unknown),
     ("InboundRole", "CountMailInMailboxes", "dynamodb:UpdateItem", _event_is_kept_for_known),
     ("InboundRole", "RecordWhatWasCounted", "dynamodb:PutItem", _event_is_kept_for_known),
     ("InboundRole", "BounceAsTheBounceSender", "ses:SendBounce", _no_bounce),
+    ("InboundRole", "TakeTurns", "dynamodb:UpdateItem", _no_turn),
     ("InboundRole", "QueueBouncesAndSeeHowManyWait", "sqs:SendMessage", _no_queue),
     ("InboundRole", "QueueBouncesAndSeeHowManyWait", "sqs:GetQueueAttributes", _no_queue_length),
     ("InboundRole", "KeepEventsThatFailed", "sqs:SendMessage", _no_keeping),
     ("InboundRole", "ReadSizeAndHeadersOfStoredMail", "s3:GetObject", _no_stored_mail),
-    ("SendRole", "ClaimAndReserve", "dynamodb:UpdateItem", _worker_without_ledger),
+    ("SendRole", "ClaimInTheLedger", "dynamodb:UpdateItem", _worker_without_ledger),
     ("SendRole", "BounceAsTheBounceSender", "ses:SendBounce", _worker_without_bounce),
     ("SendRole", "SetUnreadableMessagesAside", "sqs:SendMessage", _worker_without_keeping),
     ("UsageRole", "FindWhereTheMailWasCounted", "dynamodb:Query", _nothing_given_back),

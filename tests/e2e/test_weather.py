@@ -20,9 +20,9 @@ MAILS_SECONDS = 20
 MAILS = 60
 BEFORE = 20
 """Mails that come before the weather, so that the queue's worker has work while it lasts."""
-# A worker that was killed held its messages this long at most; the template's nine minutes, made
+# A worker that was killed held its messages this long at most; the template's 15 minutes, made
 # short, for the wait is not what is looked at.
-VISIBILITY = {"AuditQueue": "65", "BounceQueue": "95"}
+VISIBILITY = {"AuditQueue": "65", "BounceQueue": "155"}
 PATIENCE = 420
 # From a call to the note of SES's answer, on a machine with much else to do.
 NOTED_SECONDS = 3.0

@@ -167,6 +167,7 @@ class Stack:
         monkeypatch.setattr(time, "sleep", clock.sleep)
         environment = {
             "BOUNCE_TABLE": BOUNCES,
+            "PACE_TABLE": BOUNCES,
             "BOUNCE_QUEUE_URL": self.queue,
             "BOUNCE_SENDER": BOUNCE_SENDER,
             "MODE": "enforce",

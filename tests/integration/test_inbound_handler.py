@@ -64,6 +64,7 @@ class Site:
         events.register("before-parameter-build.sqs.SendMessage", self._without_delay)
         self.configure(
             BOUNCE_TABLE=BOUNCES,
+            PACE_TABLE=BOUNCES,
             BOUNCE_QUEUE_URL=self.bounce_queue,
             BOUNCE_SENDER=BOUNCE_SENDER,
             MODE="enforce",

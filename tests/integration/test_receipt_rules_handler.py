@@ -7,10 +7,11 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_ses import SESClient
 
-from bouncer.aws import clients, receipt_rules
+from bouncer.aws import clients
 from functions.receipt_rules import app
 from tests.integration.builders import (
     ALICE,
+    BOUNCES,
     MAILBOXES,
     Answer,
     Context,
@@ -20,6 +21,7 @@ from tests.integration.builders import (
     know_domain,
     put_mailbox,
     requests_of,
+    stored,
 )
 from tests.integration.conftest import Printed, Services
 
@@ -34,14 +36,19 @@ def ses(
 ) -> SESClient:
     """With the deployed rule, which names nobody yet."""
     know_domain(services.dynamodb)
-    environment = {"MAILBOX_TABLE": MAILBOXES, "RECEIPT_RULE_SET": SET, "RECEIPT_RULE": BASE}
+    environment = {
+        "PACE_TABLE": BOUNCES,
+        "SEND_INTERVAL_SECONDS": "0.001",
+        "MAILBOX_TABLE": MAILBOXES,
+        "RECEIPT_RULE_SET": SET,
+        "RECEIPT_RULE": BASE,
+    }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     client: SESClient = boto3.client("ses")
     client.create_receipt_rule_set(RuleSetName=SET)
     client.create_receipt_rule(RuleSetName=SET, Rule={"Name": BASE, "Enabled": True, "Actions": []})
     monkeypatch.setattr(clients, "ses_rules", lambda: client)
-    monkeypatch.setattr(receipt_rules, "_PAUSE_SECONDS", 0.0)
     return client
 
 
@@ -53,6 +60,21 @@ def run() -> None:
 def recipients(ses: SESClient) -> list[str]:
     (only,) = ses.describe_receipt_rule_set(RuleSetName=SET)["Rules"]
     return sorted(only.get("Recipients", []))
+
+
+def test_each_call_takes_its_turn_in_the_stacks_pace(
+    ses: SESClient, dynamodb: DynamoDBClient
+) -> None:
+    """And where there is none, as the table does not answer, it is made all the same."""
+    put_mailbox(dynamodb, ALICE)
+    run()
+    first = float(stored(dynamodb, BOUNCES, pk="limiter", sk="send-bounce")["next_slot"])
+    run()
+    assert float(stored(dynamodb, BOUNCES, pk="limiter", sk="send-bounce")["next_slot"]) > first
+    dynamodb.delete_table(TableName=BOUNCES)
+    put_mailbox(dynamodb, "bob@example.com")
+    run()
+    assert recipients(ses) == [ALICE, "bob@example.com"]
 
 
 def test_the_rules_name_the_directorys_addresses(

@@ -67,6 +67,7 @@ def site(
     services.dynamodb.put_item(TableName=BOUNCES, Item=key)
     environment = {
         "BOUNCE_TABLE": BOUNCES,
+        "PACE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": site.bounce_queue,
         "BOUNCE_DEAD_LETTER_QUEUE_URL": site.dead_letter_queue,
         "BOUNCE_QUEUE_MAX_RECEIVES": str(MAX_RECEIVES),

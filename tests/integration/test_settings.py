@@ -16,7 +16,11 @@ from bouncer.settings import (
     attribute_names,
 )
 
-SHARED = {"BOUNCE_TABLE": "bounces", "BOUNCE_QUEUE_URL": "https://sqs/bounces"}
+SHARED = {
+    "BOUNCE_TABLE": "bounces",
+    "PACE_TABLE": "bounces",
+    "BOUNCE_QUEUE_URL": "https://sqs/bounces",
+}
 INBOUND = {
     **SHARED,
     "AWS_REGION": "eu-west-1",
@@ -117,13 +121,23 @@ def test_the_worker_needs_its_own(name: str) -> None:
 def test_the_smaller_functions_need_less() -> None:
     usage = UsageSettings.read({"BOUNCE_TABLE": "bounces", "MAILBOX_TABLE": "mailboxes"})
     assert (usage.mail_prefix, usage.ledger_retention) == ("", timedelta(days=14))
-    rules = {"MAILBOX_TABLE": "m", "RECEIPT_RULE_SET": "inbound", "RECEIPT_RULE": "ses-bouncer"}
+    rules = {
+        "PACE_TABLE": "bounces",
+        "MAILBOX_TABLE": "m",
+        "RECEIPT_RULE_SET": "inbound",
+        "RECEIPT_RULE": "ses-bouncer",
+    }
     settings = RulesSettings.read(rules)
     assert (settings.receipt_rule, settings.mailbox_attributes) == ("ses-bouncer", "")
 
 
 def test_the_function_of_the_rules_knows_a_tables_own_names() -> None:
-    rules = {"MAILBOX_TABLE": "m", "RECEIPT_RULE_SET": "inbound", "RECEIPT_RULE": "ses-bouncer"}
+    rules = {
+        "PACE_TABLE": "bounces",
+        "MAILBOX_TABLE": "m",
+        "RECEIPT_RULE_SET": "inbound",
+        "RECEIPT_RULE": "ses-bouncer",
+    }
     settings = RulesSettings.read({**rules, "MAILBOX_ATTRIBUTES": "address=email"})
     assert attribute_names(settings.mailbox_attributes) == {"address": "email"}
 

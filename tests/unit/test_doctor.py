@@ -13,6 +13,7 @@ from bouncer_console.deployment import Deployment
 from bouncer_console.doctor.account import (
     Account,
     Function,
+    Neighbour,
     Queue,
     Rule,
     Sending,
@@ -46,6 +47,7 @@ def deployment(**changed: str) -> Deployment:
         "MailBucket": "mails",
         "MailPrefix": "mail/",
         "BounceTable": "bounces",
+        "PaceTable": "bounces",
     }
     return Deployment(
         stack="ses-bouncer",
@@ -65,6 +67,11 @@ def sending(**changed: Any) -> Sending:
         production=True, enabled=True, enforcement="HEALTHY", daily_quota=50_000, sent_today=10
     )
     return msgspec.structs.replace(healthy, **changed)
+
+
+def neighbour(**changed: Any) -> Neighbour:
+    same = Neighbour(stack="other-bouncer", pace_table="bounces", interval=1.0)
+    return msgspec.structs.replace(same, **changed)
 
 
 HEALTHY = Account(
@@ -90,6 +97,7 @@ HEALTHY = Account(
         "EventDeadLetterQueue": Queue(messages=0),
     },
     next_slot=None,
+    neighbours=(),
     clock_ahead=0.4,
     alarms={"ses-bouncer-BouncesRejected": "OK"},
     silent_alarms=(),
@@ -157,6 +165,9 @@ SICK: list[tuple[str, Health, dict[str, Any]]] = [
     ("queue", Health.WARNING, {"queues": {"BounceQueue": Queue(messages=30_000)}}),
     ("dead-letters", Health.WARNING, {"queues": {"EventDeadLetterQueue": Queue(messages=1)}}),
     ("limiter", Health.WARNING, {"next_slot": NOW.timestamp() + 3600}),
+    ("pace", Health.WRONG, {"next_slot": Unread("ResourceNotFoundException")}),
+    ("pace", Health.WARNING, {"neighbours": (neighbour(pace_table="its-own"),)}),
+    ("pace", Health.WARNING, {"neighbours": (neighbour(interval=2.0),)}),
     ("clock", Health.WARNING, {"clock_ahead": -40.0}),
     ("alarms", Health.WARNING, {"alarms": {"a": "ALARM"}}),
     ("alarms", Health.WARNING, {"alarms": {}}),

@@ -15,6 +15,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from bouncer import timing
+from bouncer.aws import slots
 from bouncer.aws.telemetry import (
     BY_OUTCOME,
     BY_STATE,
@@ -208,6 +209,15 @@ def test_two_workers_windows_fit_into_a_timeout_one_after_the_other() -> None:
     reserve = timing.RESERVE + timing.CALL
     workers = MAPPING["ScalingConfig"]["MaximumConcurrency"]
     assert workers * pace.span(MAPPING["BatchSize"]) + reserve <= SEND_TIMEOUT
+
+
+def test_the_windows_of_six_stacks_that_share_a_pace_fit_into_a_timeout() -> None:
+    """So each worker's window is granted when it asks, in order of asking."""
+    pace = Pace(interval=PARAMETERS["SendIntervalSeconds"]["Default"])
+    workers = 6 * MAPPING["ScalingConfig"]["MaximumConcurrency"]
+    ahead = (workers - 1) * pace.span(MAPPING["BatchSize"])
+    left = SEND_TIMEOUT - timing.RESERVE - timing.CALL
+    assert ahead + pace.latest_start(MAPPING["BatchSize"]) <= left
 
 
 def test_one_call_of_each_worker_fits_into_a_timeout_even_at_the_slowest_pace() -> None:
@@ -605,12 +615,15 @@ def test_the_receipt_rule_stores_the_mail_before_it_invokes_the_function() -> No
 
 
 def statements_on(table: str) -> list[dict[str, Any]]:
-    arn = {"Fn::GetAtt": [table, "Arn"]}
+    itself = ({"Fn::GetAtt": [table, "Arn"]}, {"Ref": table})
+    holders = resources("AWS::IAM::Role") | resources("AWS::IAM::ManagedPolicy")
     return [
         each
-        for role in resources("AWS::IAM::Role").values()
-        for each in walk(role)
-        if isinstance(each, dict) and each.get("Resource") == arn
+        for holder in holders.values()
+        for each in walk(holder)
+        if isinstance(each, dict)
+        and "Resource" in each
+        and any(part in itself for part in walk(each["Resource"]))
     ]
 
 
@@ -632,6 +645,21 @@ def test_who_reads_the_whole_directory_has_to_name_what_he_reads() -> None:
         if isinstance(each, dict) and each.get("Action") == "dynamodb:Scan"
     ]
     assert only["Condition"] == {"StringEqualsIfExists": {"dynamodb:Select": "SPECIFIC_ATTRIBUTES"}}
+
+
+def test_who_takes_turns_in_another_stacks_table_touches_its_limiter_and_nothing_else() -> None:
+    named = {"Fn::If": ["KeepPace", {"Ref": "BounceTable"}, {"Ref": "PaceTable"}]}
+    found = [each for each in statements_on("BounceTable") if named in [*walk(each["Resource"])]]
+    assert {each["Sid"] for each in found} == {"TakeTurns"}
+    assert len(found) == 2  # who bounces, and who changes receipt rules
+    for each in found:
+        assert each["Action"] == "dynamodb:UpdateItem"
+        keys = each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
+        assert keys == [slots.SLOTS_ITEM["pk"]["S"]]
+    others = [each for each in statements_on("BounceTable") if each not in found]
+    assert not [each for each in others if slots.SLOTS_ITEM["pk"]["S"] in str(each["Condition"])]
+    assert environment("SendFunction")["PACE_TABLE"] == named
+    assert template()["Outputs"]["PaceTable"]["Value"] == named
 
 
 def test_usage_writes_no_attribute_of_a_mailbox_but_its_own() -> None:

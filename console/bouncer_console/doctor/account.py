@@ -103,6 +103,14 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     sent_today: float
 
 
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """Another stack of ours in this account and Region."""
+
+    stack: str
+    pace_table: str
+    interval: float
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was read."""
 
@@ -129,6 +137,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """By the name of the stack's output."""
     next_slot: float | Unread | None
     """Epoch seconds; None when no bounce was ever sent."""
+    neighbours: tuple[Neighbour, ...] | Unread
+    """Other stacks that call the same SES."""
     clock_ahead: float | Unread
     """Seconds by which this machine's clock is ahead of DynamoDB's."""
     alarms: Mapping[str, str] | Unread
@@ -207,6 +217,7 @@ class Reader:
             concurrency_left=_tried(self._concurrency_left),
             queues=_needs(found, self._queues),
             next_slot=_needs(found, self._next_slot),
+            neighbours=_needs(found, self._neighbours),
             clock_ahead=_tried(self._clock_ahead),
             alarms=_tried(self._alarms),
             silent_alarms=_tried(self._silent_alarms),
@@ -409,13 +420,32 @@ class Reader:
         item = (
             self._client("dynamodb")
             .get_item(
-                TableName=deployment.outputs.get("LimiterTable")
-                or deployment.output("BounceTable"),
+                TableName=deployment.output("PaceTable"),
                 Key={"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}},
             )
             .get("Item", {})
         )
         return float(item["next_slot"]["N"]) if "next_slot" in item else None
+
+    def _neighbours(self, deployment: Deployment) -> tuple[Neighbour, ...]:
+        pages = self._client("cloudformation").get_paginator("describe_stacks").paginate()
+        found = []
+        for each in (each for page in pages for each in page["Stacks"]):
+            outputs = {o["OutputKey"]: o["OutputValue"] for o in each.get("Outputs", [])}
+            given = {p["ParameterKey"]: p["ParameterValue"] for p in each.get("Parameters", [])}
+            # Nobody else's stack has all three.
+            if each["StackName"] == deployment.stack or not (
+                {"BounceTable", "PaceTable"} <= outputs.keys() and "SendIntervalSeconds" in given
+            ):
+                continue
+            found.append(
+                Neighbour(
+                    stack=each["StackName"],
+                    pace_table=outputs["PaceTable"],
+                    interval=float(given["SendIntervalSeconds"]),
+                )
+            )
+        return tuple(found)
 
     def _clock_ahead(self) -> float:
         answer = self._client("dynamodb").list_tables(Limit=1)

@@ -531,6 +531,34 @@ def _limiter(account: Account) -> _Result:
     return _right(f"the next slot is {'free' if ahead <= 0 else f'in {ahead:.0f} s'}")
 
 
+@_check("pace")
+def _pace(account: Account) -> _Result:
+    deployment = _deployed(account)
+    table = deployment.output("PaceTable")
+    if isinstance(account.next_slot, Unread) and "ResourceNotFound" in account.next_slot.why:
+        return _wrong(
+            f"the limiter's table {table} does not exist",
+            "every bounce waits in the queue; name an existing table of this account and Region "
+            "with PaceTable, or none",
+        )
+    interval = float(deployment.parameters.get("SendIntervalSeconds", "1"))
+    neighbours = _read(account.neighbours)
+    apart = [each.stack for each in neighbours if each.pace_table != table]
+    if apart:
+        return _warning(
+            f"{_some(apart)} here has a pace of its own: together they call SES too often",
+            f"deploy all of them with PaceTable={table}",
+        )
+    other = [f"{n.stack} {n.interval:g} s" for n in neighbours if n.interval != interval]
+    if other:
+        return _warning(
+            f"SendIntervalSeconds is {interval:g} here, and differs in {_some(other)}",
+            "deploy all that share a pace with the same SendIntervalSeconds",
+        )
+    shared = [each.stack for each in neighbours]
+    return _right(f"shared with {_some(shared)}" if shared else "no other stack calls SES here")
+
+
 @_check("clock")
 def _clock(account: Account) -> _Result:
     ahead = _read(account.clock_ahead)

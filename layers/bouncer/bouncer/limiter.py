@@ -132,6 +132,10 @@ class NoSlotError(Exception):
     """No slot could be asked for; the call has to be made later, by someone else."""
 
 
+class TooBusyError(NoSlotError):
+    """The next free slot is further away than the caller would wait."""
+
+
 class ClockWrongError(NoSlotError):
     """This machine's clock is off; a slot by it would disturb everyone else's."""
 
@@ -309,6 +313,30 @@ class Limiter:
             monotonic=self._monotonic,
             sleep=self._sleep,
         )
+
+    def turn(self, max_wait: float) -> None:
+        """Sleep until one call may start; it has to start as soon as this returns.
+
+        Args:
+            max_wait: seconds.
+
+        Raises:
+            TooBusyError: no slot is so near.
+            NoSlotError: see SlotStore.reserve.
+        """
+        end = self._monotonic() + max_wait
+        while (left := end - self._monotonic()) >= 0:
+            answer = self.reserve(1, left)
+            if isinstance(answer, Busy):
+                if answer.next_slot > self._clock() + left:
+                    break
+                continue  # others were quicker, several times
+            try:
+                answer.turn()
+            except SlotExpiredError:
+                continue
+            return
+        raise TooBusyError(f"no slot within {max_wait:g} s")
 
     def pause(self, seconds: float) -> None:
         """Let time pass before asking again."""

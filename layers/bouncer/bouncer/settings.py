@@ -55,20 +55,27 @@ class _Environment(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
             raise SettingsError(f"environment: {error}; the template sets it") from error
 
 
-class Settings(_Environment, frozen=True, kw_only=True, rename="upper"):
-    """What both functions that send need."""
+class PaceSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
+    """What everybody needs who calls SES."""
 
-    bounce_table: str
-    bounce_queue_url: str
+    pace_table: str
+    """The table whose limiter paces the calls: this stack's own, or another one's."""
     send_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    wait_budget_seconds: Seconds = 3.0
-    window_margin_seconds: Margin = 300.0
-    ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
-    log_addresses: LogAddresses = LogAddresses.FULL
 
     @property
     def pace(self) -> Pace:
         return Pace(interval=self.send_interval_seconds)
+
+
+class Settings(PaceSettings, frozen=True, kw_only=True, rename="upper"):
+    """What both functions that send need."""
+
+    bounce_table: str
+    bounce_queue_url: str
+    wait_budget_seconds: Seconds = 3.0
+    window_margin_seconds: Margin = 300.0
+    ledger_retention_days: Annotated[int, msgspec.Meta(ge=3)] = 14
+    log_addresses: LogAddresses = LogAddresses.FULL
 
     @property
     def terms(self) -> Terms:
@@ -172,7 +179,7 @@ class UsageSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
         return timedelta(days=self.ledger_retention_days)
 
 
-class RulesSettings(_Environment, frozen=True, kw_only=True, rename="upper"):
+class RulesSettings(PaceSettings, frozen=True, kw_only=True, rename="upper"):
     """For the function that keeps the receipt rules in step with the directory."""
 
     mailbox_table: str

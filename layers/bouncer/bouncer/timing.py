@@ -44,7 +44,8 @@ LEAST_WINDOW_MARGIN = 60.0
 SES_WAITS = 30.0
 """For a RequestResponse action."""
 INBOUND_TIMEOUT = 25.0
-SEND_TIMEOUT = 90.0
+SEND_TIMEOUT = 150.0
+"""Two workers a stack wait for each other's windows: so long lets six stacks share a pace."""
 RESERVE = 3.0
 """What is left of a function's time when everything else has to be over: the event is kept."""
 LONGEST_WAIT_BUDGET = 10.0
@@ -61,7 +62,7 @@ PATIENCE = 5.0
 would only fetch the next one, and wear every message's number of receives out."""
 COUNT_HOLDS = 5.0
 """So long a container believes a length of the queue."""
-VISIBILITY = 540.0
+VISIBILITY = 900.0
 """So long a message that a worker has is hidden from the others."""
 LONGEST_DELAY = 900.0
 """SQS takes no more."""

@@ -116,6 +116,7 @@ class Stack:
             "InboundFunction": "arn:function",
             "MailboxTable": MAILBOXES,
             "BounceTable": BOUNCES,
+            "PaceTable": BOUNCES,
             "MailBucket": BUCKET,
             "MailPrefix": PREFIX,
             "BounceQueue": bounces,

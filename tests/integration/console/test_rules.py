@@ -1,6 +1,7 @@
 """`bouncer rules`."""
 
 import re
+from functools import partial
 from typing import Any
 
 import boto3
@@ -9,11 +10,14 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from mypy_boto3_ses import SESClient
 
 from bouncer.aws import receipt_rules
+from bouncer.limiter import Limiter
+from bouncer_console import deployment
 from tests.integration.builders import (
     ALICE,
     know_domain,
     put_mailbox,
 )
+from tests.integration.conftest import VirtualTime
 from tests.integration.console.builders import (
     Stack,
     bouncer,
@@ -26,7 +30,9 @@ from tests.integration.console.builders import (
 @pytest.fixture
 def rules(stack: Stack, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch) -> SESClient:
     """Two rule sets; in one of them is the deployed rule."""
-    monkeypatch.setattr(receipt_rules, "_PAUSE_SECONDS", 0.0)
+    time = VirtualTime()
+    limiter = partial(Limiter, clock=time.clock, monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(deployment, "Limiter", limiter)
     know_domain(dynamodb)
     client: SESClient = boto3.client("ses")
     for name in ("inbound", "other"):

@@ -1,6 +1,5 @@
 """The receipt rules of ours in SES: read, and brought to what the directory needs."""
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,24 +8,19 @@ from bouncer.receipt_rules import RuleChange, SyncError, is_ours
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
 
-# SES takes one call a second of its control operations.
-_PAUSE_SECONDS = 1.05
-
 
 class ReceiptRules:
     """The rules named after the deployed one; no other rule is ever touched."""
 
-    def __init__(
-        self,
-        client: "SESClient",
-        rule_set: str,
-        base: str,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, client: "SESClient", rule_set: str, base: str) -> None:
+        """
+        Args:
+            client: a paced one: SES takes one call a second of its control operations.
+            base: the deployed rule's name.
+        """
         self._client = client
         self._rule_set = rule_set
         self._base = base
-        self._sleep = sleep
 
     def read(self) -> tuple[dict[str, list[str]], int]:
         """Our rules' recipients, in order, and how many rules of the set are not ours.
@@ -60,14 +54,13 @@ class ReceiptRules:
         ]
 
     def apply(self, changes: Iterable[RuleChange], done: Callable[[], None]) -> None:
-        """Make the changes, one call a second; after an interruption, begin anew.
+        """Make the changes; after an interruption, begin anew.
 
         Args:
             done: called after each change.
         """
         pattern = next(r for r in self._rules() if r["Name"] == self._base)
         for change in changes:
-            self._sleep(_PAUSE_SECONDS)
             self._apply(change, pattern)
             done()
 

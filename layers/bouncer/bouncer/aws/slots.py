@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SLOTS_ITEM = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
+"""The item that paces SendBounce."""
 
 # Each failed attempt tells which branch to take next, so a third means that others were quicker.
 _ATTEMPTS = 4
@@ -61,13 +62,21 @@ class DynamoSlots:
         client: "DynamoDBClient",
         table: str,
         on_repair: Callable[[float], None] = lambda _: None,
+        *,
+        key: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
+            client: boto3's.
+            key: of the item, all text; one item is one pace, and need not exist. By default the
+                one that paces SendBounce.
             on_repair: told how many seconds ahead a stored slot was that had to be repaired.
         """
         self._client = client
         self._table = table
+        self._key: Any = SLOTS_ITEM
+        if key is not None:
+            self._key = {name: {"S": value} for name, value in key.items()}
         self._on_repair = on_repair
         self._guess = Guess()
 
@@ -128,7 +137,7 @@ class DynamoSlots:
         try:
             answer = self._client.update_item(
                 TableName=self._table,
-                Key=SLOTS_ITEM,
+                Key=self._key,
                 UpdateExpression=update,
                 ConditionExpression=condition,
                 ExpressionAttributeValues={
@@ -162,7 +171,7 @@ class DynamoSlots:
         try:
             self._client.update_item(
                 TableName=self._table,
-                Key=SLOTS_ITEM,
+                Key=self._key,
                 UpdateExpression="SET next_slot = :before",
                 ConditionExpression="next_slot = :mine",
                 ExpressionAttributeValues={

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bouncer.audit import Audit
 from bouncer.aws import clients
@@ -10,6 +11,7 @@ from bouncer.aws.clients import Clients
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.mail_records import DynamoMailRecords
+from bouncer.aws.pacing import paced
 from bouncer.aws.policy_source import AppConfigPolicy, FilePolicy
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.aws.send_bounce import SesSendBounce
@@ -21,12 +23,13 @@ from bouncer.aws.usage import DynamoUsage
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Incident
 from bouncer.inbound import Inbound, NoStoredMail, Planner, StoredMail
-from bouncer.limiter import Limiter
+from bouncer.limiter import Limiter, NoSlotError
 from bouncer.plan import Disposition, Identity
 from bouncer.settings import (
     AuditSettings,
     DecidingSettings,
     InboundSettings,
+    PaceSettings,
     SendSettings,
     Settings,
     StopScope,
@@ -36,6 +39,9 @@ from bouncer.settings import (
     domain_names,
     stored_prefix,
 )
+
+if TYPE_CHECKING:
+    from mypy_boto3_ses import SESClient
 
 
 def delivery(
@@ -53,7 +59,7 @@ def delivery(
     dynamodb = aws.dynamodb
     return Delivery(
         ledger=_ledger(settings, aws),
-        limiter=Limiter(DynamoSlots(dynamodb, settings.bounce_table, repaired), settings.pace),
+        limiter=Limiter(DynamoSlots(dynamodb, settings.pace_table, repaired), settings.pace),
         send_bounce=clients.lazily(lambda: SesSendBounce(clients.ses())),
         queue=SqsBounceQueue(
             aws.sqs, settings.bounce_queue_url, key_of(dynamodb, settings.bounce_table)
@@ -179,3 +185,17 @@ def usage(settings: DecidingSettings | UsageSettings, aws: Clients) -> DynamoUsa
 
 def _ledger(settings: Settings, aws: Clients) -> DynamoLedger:
     return DynamoLedger(aws.dynamodb, settings.bounce_table, retention=settings.ledger_retention)
+
+
+def ses_rules(settings: PaceSettings) -> "SESClient":
+    """For receipt rules: each call takes its turn among the bounces.
+
+    AWS does not say whether these calls share SendBounce's one a second. Where the limiter gives
+    no turn, a call is made an interval later all the same: rules matter more than a throttled call.
+    """
+    limiter = Limiter(DynamoSlots(clients.dynamodb(), settings.pace_table), settings.pace)
+
+    def without(_: NoSlotError) -> None:
+        limiter.pause(settings.pace.step)
+
+    return paced(clients.ses_rules(), limiter, without=without)
