@@ -276,7 +276,7 @@ def test_callers_are_served_in_the_order_in_which_they_asked() -> None:
 def test_an_expired_slot_is_never_used(late: float, calls: int) -> None:
     machine = Machine(MemorySlots())
     window = machine.reserve(calls)
-    machine.time = window.start + (calls - 1) * PACE.step + late
+    machine.time = window.start + PACE.latest_start(calls) - PACE.lateness + late
     with pytest.raises(SlotExpiredError):
         window.turn()
 
@@ -379,7 +379,8 @@ def test_a_queue_drains_faster_than_in_single_slots_and_slower_than_in_one_windo
     pace: Pace, calls: int
 ) -> None:
     rounding = ROUNDING * calls
-    assert calls * pace.step - rounding <= pace.drain(calls) <= calls * pace.span(1) + rounding
+    slowest = calls * (pace.span(1) + pace.drift) + rounding
+    assert calls * pace.step - rounding <= pace.drain(calls) <= slowest
 
 
 @given(pace=paces, calls=st.integers(1, 1000))
@@ -414,9 +415,9 @@ def test_a_call_may_start_up_to_the_latest_start_and_no_later(calls: int) -> Non
     ("seconds", "calls"),
     [
         (PACE.lateness, 1),
-        (PACE.lateness + PACE.step - 0.001, 1),
-        (PACE.lateness + PACE.step + 0.001, 2),
-        (77.5, 78),
+        (PACE.latest_start(2) - 0.001, 1),
+        (PACE.latest_start(2) + 0.001, 2),
+        (77.5, 77),
     ],
 )
 def test_how_many_calls_start_within_a_time(seconds: float, calls: int) -> None:
@@ -428,7 +429,7 @@ def test_no_call_fits_into_too_short_a_time(seconds: float) -> None:
     assert PACE.calls_within(seconds) == 0
 
 
-@pytest.mark.parametrize(("calls", "share"), [(1, 0.91), (10, 0.985)])
+@pytest.mark.parametrize(("calls", "share"), [(1, 0.91), (10, 0.98)])
 def test_the_rate_that_a_window_of_so_many_calls_reaches(calls: int, share: float) -> None:
     assert calls * PACE.interval / PACE.span(calls) >= share
 

@@ -8,12 +8,13 @@ that starts late, so a slot expires: whoever wakes too late throws it away and t
       |<------------- span of a window of n calls ------------->|
       t         t + step    ...        t + (n-1)step            t + span
     call      call                   last call, at most       the next holder's first call
-                                     `lateness` later
+                                     `lateness` and `drift`
+                                     later
 
 A window's calls are spaced by the holder's own monotonic clock, each from the moment at which
 the one before was written: a process that is held up in between only makes the gap longer.
 Only at a window's edges do the clocks of two machines meet; the gap there is at least
-span - (n-1)*step - lateness - suspension - 2*clock_error,  which is a step again.
+span - (n-1)*(step + drift) - lateness - suspension - 2*clock_error,  which is a step again.
 
 A step is the interval and a margin. The margin learns: when the receiver throttles, it grows
 for everyone who shares the store, and shrinks again by itself.
@@ -65,6 +66,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     of its window, before the next holder's call comes too close."""
     lateness: float = 0.05
     """How long after its slot a call may still start; later, the slot is thrown away."""
+    drift: float = 0.004
+    """By how much later each further call of a window may be: late ones add up."""
     clock_error: float = 0.01
     """How far any machine's clock may be from the true time."""
     horizon: float = 600.0
@@ -77,12 +80,12 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def guard(self) -> float:
-        """What a window costs beyond its calls, however many they are."""
+        """What a window costs beyond its calls, were it of one only."""
         return self.lateness + self.suspension + 2 * self.clock_error
 
     def span(self, calls: int) -> float:
         """How long a window of so many calls keeps everyone else out."""
-        return calls * self.step + self.guard
+        return calls * self.step + (calls - 1) * self.drift + self.guard
 
     def drain(self, calls: int) -> float:
         """How long a queue of so many calls takes, in windows that are not always full."""
@@ -90,11 +93,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     def latest_start(self, calls: int) -> float:
         """How long after its window's start the last of so many calls may start."""
-        return (calls - 1) * self.step + self.lateness
+        return (calls - 1) * (self.step + self.drift) + self.lateness
 
     def calls_within(self, seconds: float) -> int:
         """The largest window whose last call starts within so many seconds."""
-        return max(0, math.floor((seconds - self.lateness) / self.step) + 1)
+        return max(0, math.floor((seconds - self.lateness) / (self.step + self.drift)) + 1)
 
     def left_of(self, widening: Widening, now: float) -> float:
         """What is left of a widening: from nothing to as much as is allowed at all."""
