@@ -93,10 +93,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def paced_ses(self) -> Any:
         """SES's old API; each call takes its turn among the stack's bounces."""
-        interval = float(self.parameters.get("SendIntervalSeconds", "1"))
-        limiter = Limiter(
-            DynamoSlots(self.client("dynamodb"), self.output("PaceTable")), Pace(interval=interval)
-        )
+        slots = DynamoSlots(self.client("dynamodb"), self.output("PaceTable"))
+        limiter = Limiter(slots, Pace(interval=self.interval))
 
         def without(_: NoSlotError) -> None:
             limiter.pause(limiter.pace.step)

@@ -92,6 +92,7 @@ def made(
     put_mailbox(services.dynamodb)
     for variable, value in {
         "BOUNCE_TABLE": BOUNCES,
+        "PACE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": services.queue("bounces"),
         "BOUNCE_SENDER": BOUNCE_SENDER,
         "MODE": "enforce",

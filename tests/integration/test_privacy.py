@@ -187,6 +187,7 @@ def site(
 ) -> Iterator[Site]:
     environment = {
         "BOUNCE_TABLE": BOUNCES,
+        "PACE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": services.queue("bounces"),
         "BOUNCE_SENDER": BOUNCE_SENDER,
         "MODE": "enforce",

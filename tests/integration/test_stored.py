@@ -157,6 +157,7 @@ def test_the_worker_sends_what_waits_once(
     queue = services.queue("bounces")
     environment = {
         "BOUNCE_TABLE": BOUNCES,
+        "PACE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": queue,
         "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
         "BOUNCE_QUEUE_MAX_RECEIVES": "20",
