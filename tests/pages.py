@@ -14,7 +14,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")])
 GENERATED = ROOT / "docs" / "commands.md"
-KINDS = {"sh", "sh example", "console", "json", "toml", "mermaid", "text"}
+KINDS = {"sh", "sh example", "console", "json", "toml", "mermaid", "python", "text", "yaml"}
 
 _BLOCK = re.compile(r"(?ms)^( *)```([^\n]*)\n(.*?)^ *```")
 

@@ -1,5 +1,7 @@
 """What README and docs/ name is there: commands, options, targets, modules, files, headings."""
 
+import ast
+import importlib
 import json
 import re
 import shlex
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ruamel.yaml import YAML
 
 from bouncer.aws import ledger, mail_records, slots, stack_key, usage
 from bouncer.budget import SHARE_SLICE, SLICES, slice_of
@@ -164,6 +167,22 @@ def test_every_policy_in_the_docs_is_one(block: Block) -> None:
     written = tomllib.loads(block.text)
     whole = written if "version" in written else tomllib.loads(SHIPPED_POLICY.read_text()) | written
     load(json.dumps(whole))
+
+
+@pytest.mark.parametrize("block", all_blocks("python"), ids=str)
+def test_every_name_that_python_in_the_docs_imports_is_there(block: Block) -> None:
+    imports = [n for n in ast.walk(ast.parse(block.text)) if isinstance(n, ast.ImportFrom)]
+    for each in imports:
+        module = importlib.import_module(each.module or "")
+        assert {alias.name for alias in each.names} <= set(module.__all__)
+
+
+def test_the_permission_to_join_a_pace_is_the_stacks_own() -> None:
+    (block,) = all_blocks("yaml")
+    (statement,) = YAML(typ="safe").load(block.text)
+    assert statement["Action"] == "dynamodb:UpdateItem"
+    keys = statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]
+    assert keys == [slots.SLOTS_ITEM["pk"]["S"]]
 
 
 @pytest.mark.parametrize("block", all_blocks("mermaid"), ids=str)
