@@ -8,11 +8,13 @@ READY := $(VENV)/.ready
 WEATHER ?= clear
 BENCH := .local/bench-packages
 
-# What neither deploys nor starts AWS runs in several processes, the rest one test after the other.
+# What neither deploys nor starts AWS runs test by test in several processes. What is deployed runs
+# file by file in several, each with a deployment of its own. What is timed runs alone.
 PROCESSES ?= auto
+DEPLOYMENTS ?= 3
 FAST := unit contract integration sim
-DEPLOYED := e2e proof
 PYTEST := $(BIN)/pytest
+E2E := $(PYTEST) -n $(DEPLOYMENTS) --dist loadfile --no-loadscope-reorder tests/e2e
 
 export SAM_CLI_TELEMETRY := 0
 
@@ -43,7 +45,8 @@ invoke: $(READY)  ## sam local invoke in Lambda's container: make invoke EVENT=e
 
 test: $(READY)  ## Every test: first the fast ones, and then, if they pass, those of what is deployed
 	@$(PYTEST) -n $(PROCESSES) $(FAST:%=tests/%)
-	@$(PYTEST) $(DEPLOYED:%=tests/%)
+	@$(E2E)
+	@$(PYTEST) tests/proof
 
 unit: $(READY)  ## The tests of pure code (half a minute)
 	@$(PYTEST) -n $(PROCESSES) tests/unit
@@ -52,7 +55,7 @@ integration: $(READY)  ## The tests of adapters, handlers and the command, with 
 	@$(PYTEST) -n $(PROCESSES) tests/contract tests/integration
 
 e2e: $(READY)  ## The tests of what is built and deployed, on AWS on this machine
-	@$(PYTEST) tests/e2e
+	@$(E2E)
 
 weather: $(READY)  ## Every weather of AWS on this machine, killed processes and all (half an hour)
 	@ALL_WEATHER=1 $(PYTEST) tests/e2e/test_weather.py

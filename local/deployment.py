@@ -45,9 +45,8 @@ def deployed(
 
         aws = _step("AWS on this machine (ministack, SES, SMTP)", start)
         _step("an account: verified domains, a rule set", lambda: stack.prepare_account(aws))
-        with stack.alone():
-            template = _step("sam build", lambda: stack.build(aws))
-            outputs = _step("sam deploy", lambda: stack.deploy(aws, template))
+        template = _step("sam build", lambda: stack.build(aws))
+        outputs = _step("sam deploy", lambda: stack.deploy(aws, template))
         _step("bouncer mailbox import", lambda: stack.import_mailboxes(aws))
         _step("bouncer rules activate", lambda: stack.activate(aws))
         _step("bouncer mode enforce, after its checks", lambda: stack.enforce(aws))

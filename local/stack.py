@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,11 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, service: str, config: Config | None = None) -> Any:
-        return boto3.session.Session(
-            aws_access_key_id=self.credentials.access_key_id,
-            aws_secret_access_key=self.credentials.secret_access_key,
-            region_name=REGION,
-        ).client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+        """One for all who ask, but for those with a configuration of their own."""
+        if config is None:
+            return _client(service, self.endpoint, self.credentials)
+        session = _session(self.credentials)
+        return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
 
     def environment(self) -> dict[str, str]:
         """For a program that must reach this AWS and no other."""
@@ -73,6 +75,7 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
             "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.2",  # AWS is here, and answers at once; it waits 5 s else
             "__SAM_CLI_APP_DIR": str(STATE / "sam"),
             # `sam build` needs a python3.13 on the PATH: the one that runs this.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -95,6 +98,21 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
         with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310  (loopback)
             listed: list[dict[str, Any]] = json.load(answer)
         return listed
+
+
+# A session reads AWS's models anew, a tenth of a second each.
+@cache
+def _session(key: Credentials) -> boto3.session.Session:
+    return boto3.session.Session(
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        region_name=REGION,
+    )
+
+
+@cache
+def _client(service: str, endpoint: str, key: Credentials) -> Any:
+    return _session(key).client(service, endpoint_url=endpoint)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager
@@ -208,28 +226,48 @@ def architecture() -> str:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Nobody else builds in this checkout meanwhile: who comes second waits."""
-    with (STATE / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _lock(how: int) -> Iterator[None]:
+    """On what is built in this checkout: fcntl.LOCK_EX to write it, LOCK_SH to read it."""
+    with (folder(STATE) / "build.lock").open("w") as lock:
+        fcntl.flock(lock, how)
         yield
 
 
-def build(aws: Aws, directory: Path | None = None, cache: Path | None = None) -> Path:
-    """`sam build` into a folder of its own; the built template."""
-    target = directory or STATE / "build"
-    _sam(
-        aws,
-        "build",
-        "--build-dir",
-        str(target),
-        "--cache-dir",
-        str(cache or STATE / "cache"),
-        "--cached",
-        "--parameter-overrides",
-        f"Architecture={architecture()}",
-    )
-    return target / "template.yaml"
+def build(aws: Aws, target: Path = STATE, *, anew: bool = False) -> Path:
+    """`sam build`, unless what stands there is of these very sources; the built template.
+
+    Args:
+        target: a folder with nobody else's `build`, `cache` and `build.toml` in it. The SAM CLI
+            keeps the last beside what it built, and deletes from the cache what stands in no such
+            file of its own: two builds that share one of them spoil each other's.
+        anew: whatever stands there.
+    """
+    built, stamp = target / "build", target / "built-of"
+    sources = _digest_of_sources()
+    with _lock(fcntl.LOCK_EX):
+        if anew or not stamp.exists() or stamp.read_text() != sources:
+            stamp.unlink(missing_ok=True)
+            _sam(
+                aws,
+                "build",
+                *("--build-dir", str(built)),
+                *("--cache-dir", str(target / "cache")),
+                "--cached",
+                *("--parameter-overrides", f"Architecture={architecture()}"),
+            )
+            stamp.write_text(sources)
+    return built / "template.yaml"
+
+
+def _digest_of_sources() -> str:
+    """Of everything that a build depends on: sources, processor, Python."""
+    digest = hashlib.sha256(f"{architecture()} {sys.version}".encode())
+    roots = [ROOT / "template.yaml", *(ROOT / name for name in ("functions", "layers"))]
+    for path in sorted(path for root in roots for path in (root, *root.rglob("*"))):
+        if path.is_file() and path.parent.name != "__pycache__":
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(ROOT)} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def prepare_account(aws: Aws) -> None:
@@ -249,21 +287,19 @@ def deploy(aws: Aws, template: Path, **parameters: str) -> dict[str, str]:
         "Architecture": architecture(),
         "AuditDelaySeconds": "5",
     } | parameters
-    _sam(
-        aws,
-        "deploy",
-        "--template-file",
-        str(template),
-        "--stack-name",
-        STACK,
-        "--resolve-s3",
-        "--capabilities",
-        "CAPABILITY_IAM",
-        "--no-confirm-changeset",
-        "--no-fail-on-empty-changeset",
-        "--parameter-overrides",
-        *(f'{name}="{value}"' for name, value in overrides.items()),
-    )
+    with _lock(fcntl.LOCK_SH):
+        _sam(
+            aws,
+            "deploy",
+            *("--template-file", str(template)),
+            *("--stack-name", STACK),
+            "--resolve-s3",
+            *("--capabilities", "CAPABILITY_IAM"),
+            "--no-confirm-changeset",
+            "--no-fail-on-empty-changeset",
+            "--parameter-overrides",
+            *(f'{name}="{value}"' for name, value in overrides.items()),
+        )
     return outputs(aws)
 
 

@@ -1,5 +1,6 @@
-"""The application, built, deployed to AWS on this machine and filled: once for all tests."""
+"""The application, built, deployed to AWS on this machine and filled: once a test process."""
 
+import fcntl
 import json
 import smtplib
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,33 @@ import msgspec
 import pytest
 from botocore.config import Config
 
+from local import stack
+from local.aws.gate import Credentials, folder
 from local.demo import kept_events, log_line, trace_of, until
 from local.deployment import deployed
-from local.stack import Aws
+from local.stack import STATE, Aws
+
+NOWHERE = Aws(port=1, smtp_port=1, outbox=Path(), credentials=Credentials.new())
+"""No AWS: for what needs none."""
+
+# The files go to the processes one by one, in this order: a long one that comes last is waited
+# for by everybody.
+_LONG = ("test_weather.py", "test_variants.py", "test_flood.py", "test_permissions.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG)
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """What `make local` writes where everybody finds it, one run at a time may write."""
+    with (folder(STATE) / "make-local.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,3 +121,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     outbox: Path = tmp_path_factory.mktemp("outbox")
     with deployed(outbox=outbox) as (aws, outputs):
         yield Site(aws=aws, outputs=outputs)
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """What `sam build` makes of this checkout."""
+    return stack.build(NOWHERE).parent

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from local import stack
-from local.aws.gate import Credentials
-from local.stack import ROOT, Aws
+from local.stack import ROOT
+from tests.e2e.conftest import NOWHERE
 
 FUNCTIONS = ("inbound", "audit", "send", "usage", "rules")
 _MODULE = {"audit": "audit"}  # of its handler, where it is not app
@@ -18,16 +18,6 @@ _LOGICAL = {name: f"{name.title()}Function" for name in FUNCTIONS}
 _MACHINE = {"x86_64": 0x3E, "arm64": 0xB7}
 # What the Lambda runtime has, and so the layer need not.
 _IN_THE_RUNTIME = ("boto3", "botocore", "dateutil", "s3transfer", "urllib3", "six.py")
-
-
-def _build(directory: Path, cache: Path | None = None) -> Path:
-    nowhere = Aws(port=1, smtp_port=1, outbox=directory, credentials=Credentials.new())
-    return stack.build(nowhere, directory, cache).parent
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _build(tmp_path_factory.mktemp("build"))
 
 
 def test_the_layer_holds_code_for_both_architectures(built: Path) -> None:
@@ -55,7 +45,7 @@ def test_all_python_is_built_compiled_and_is_used_without_a_look_at_its_source(
 def test_a_second_build_is_the_same_byte_for_byte(
     built: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    again = _build(tmp_path_factory.mktemp("again"), tmp_path_factory.mktemp("empty-cache"))
+    again = stack.build(NOWHERE, tmp_path_factory.mktemp("again"), anew=True).parent
 
     def contents(root: Path) -> dict[str, bytes]:
         return {

@@ -18,7 +18,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="read
 
 
 @pytest.fixture
-def staying() -> Iterator["tuple[subprocess.Popen[str], int, int]"]:
+def staying(alone: None) -> Iterator["tuple[subprocess.Popen[str], int, int]"]:
     """`make local`'s command, up, on ports of its own."""
     aws_port, smtp_port = free_port(), free_port()
     process = subprocess.Popen(

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not _engine(), reason="no Docker engine runs her
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+def aws(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     outbox = tmp_path_factory.mktemp("outbox")
     with deployed(credentials=docker.CREDENTIALS_FILE, outbox=outbox) as (aws, _):
         docker.write_files(aws)

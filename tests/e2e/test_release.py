@@ -15,19 +15,11 @@ import pytest
 from samcli.yamlhelper import yaml_parse
 
 from local import stack
-from local.aws.gate import Credentials
 from local.release import CHECKSUMS, release
 from local.stack import Aws, running
 from tests.e2e.conftest import Site
 
 VERSION = version("ses-bouncer")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("build")
-    nowhere = Aws(port=1, smtp_port=1, outbox=folder, credentials=Credentials.new())
-    return stack.build(nowhere, folder).parent
 
 
 @pytest.fixture(scope="module")
