@@ -21,6 +21,8 @@ from tests.pages import ROOT, Block, all_blocks
 _DONE = {"make setup", "make build"}
 # A minute with a terminal in front of it; CI has a step for it, and its stories are test_stories.
 _SHOWS = {"make demo"}
+# Until Ctrl-C; other tests start them.
+_STAYS = {"bouncer status --watch", "bouncer web"}
 
 _COMMANDS = all_blocks("sh")
 
@@ -34,7 +36,10 @@ class Reader:
         self._environment = aws.environment() | {"COLUMNS": "200", "TERM": "dumb"}
 
     def type(self, text: str, answer: str = "") -> "subprocess.CompletedProcess[str]":
-        lines = [line for line in text.splitlines() if line.strip() not in _DONE | _SHOWS]
+        left_out = _DONE | _SHOWS | _STAYS
+        lines = [
+            line for line in text.splitlines() if line.partition("#")[0].strip() not in left_out
+        ]
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
             cwd=self.folder,
@@ -88,6 +93,7 @@ def test_every_command_stands_on_a_page_that_is_typed_here() -> None:
         "mailboxes.md",
         "operations.md",
         "upgrading.md",
+        "web.md",
     }
 
 
@@ -137,3 +143,7 @@ def test_the_page_of_operation_finds_redrives_and_bounces(reader: Reader) -> Non
         assert done.returncode == 0, f"{block}: {done.stdout}"
     told = reader.aws.listing("bounces")[-1]["request"]["BouncedRecipientInfoList"]
     assert [each["Recipient"] for each in told] == ["x@example.com"]
+
+
+def test_what_stays_until_it_is_ended_is_all_that_the_page_s_page_starts() -> None:
+    assert {line for block in _of("web.md") for line in block.text.splitlines()} <= _STAYS
