@@ -9,6 +9,7 @@ import typer
 from botocore.exceptions import ClientError
 
 from bouncer.policy.conditions import PolicyError
+from bouncer.policy.decide import Policy
 from bouncer.policy.file import json_schema, validator_schema
 from bouncer.policy.load import load_file
 from bouncer.policy.review import SampleText, review, sample_texts, unreachable
@@ -28,15 +29,25 @@ FileArgument = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.")]
 
 
 @app.command()
-def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
+def check(
+    file: FileArgument = DEFAULT_POLICY,
+    stack: Annotated[
+        str | None, typer.Option(help="Also ask whether this stack may use its bounce senders.")
+    ] = None,
+    region: RegionOption = None,
+    as_json: Json = False,
+) -> None:
     """Say what is wrong in a policy, with the place and the mend; the exit status is 1 then."""
     problems: list[str] = []
     hints: list[str] = []
     texts: list[SampleText] = []
     one_answer = False
-    with plain_errors():
+    with plain_errors(DeploymentError):
         try:
             policy = load_file(file)
+            if stack:
+                found = senders_not_allowed(policy, Deployment.find(stack, region))
+                problems = [f"{file}: {each}" for each in found]
             hints = [f"{file}: {each}" for each in (*review(policy), *unreachable(policy))]
             texts = sample_texts(policy)
             one_answer = policy.file.one_answer is not None
@@ -68,6 +79,19 @@ def check(file: FileArgument = DEFAULT_POLICY, as_json: Json = False) -> None:
         if as_json:
             raise typer.Exit(1)
         fail("\n".join(problems))
+
+
+def senders_not_allowed(policy: Policy, deployment: Deployment) -> list[str]:
+    """The policy's bounce senders that the stack's permission leaves out."""
+    parameters = deployment.parameters
+    others = parameters.get("OtherBounceSenders", "").split(",")
+    allowed = {each.strip() for each in (parameters.get("BounceSender", ""), *others)}
+    return [
+        f"bounce_sender {each!r}: {deployment.stack} may not use it: deploy it with "
+        "OtherBounceSenders (and OtherBounceIdentityArns, its verified identity), or take "
+        f"{parameters.get('BounceSender')}"
+        for each in sorted(policy.bounce_senders - allowed)
+    ]
 
 
 @app.command()
@@ -108,10 +132,12 @@ def push(
 ) -> None:
     """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
     with plain_errors(PolicyError, DeploymentError):
-        load_file(file)
+        policy = load_file(file)
         text = file.read_text("utf-8-sig")
         content = text if text.lstrip().startswith("{") else json.dumps(tomllib.loads(text))
         deployment = Deployment.find(stack, region)
+        if problems := senders_not_allowed(policy, deployment):
+            fail("\n".join(f"{file}: {each}" for each in problems))
         appconfig = deployment.client("appconfig")
         application = deployment.output("PolicyApplication")
         profile = deployment.output("PolicyProfile")

@@ -134,3 +134,27 @@ def test_a_purge_deletes_every_version_after_a_question(
             appconfig.get_hosted_configuration_version(VersionNumber=version, **names)
     left.clear()
     assert "0 versions" in text_of("policy", "purge")
+
+
+OTHER_SENDER = """version = 1
+send_bounce.bounce_sender = "robot@bounce.example.org"
+[[rules]]
+name = "accept"
+action = "accept"
+"""
+
+
+def test_a_bounce_sender_that_the_stack_may_not_use_is_said_and_never_deployed(
+    stack: Stack, deployed_policies: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    stack.parameters["BounceSender"] = "mailer-daemon@example.com"
+    policy = file(tmp_path, "other.toml", OTHER_SENDER)
+    assert "is a good policy" in text_of("policy", "check", policy)
+    for command in (("check", policy, "--stack", "ses-bouncer"), ("push", policy)):
+        error = error_of("policy", *command)
+        assert "bounce_sender 'robot@bounce.example.org'" in error
+        assert "OtherBounceSenders" in error
+    assert deployed_policies == []
+    stack.parameters["OtherBounceSenders"] = "a@example.net,robot@bounce.example.org"
+    assert "is a good policy" in text_of("policy", "check", policy, "--stack", "ses-bouncer")
+    assert "is version 1" in text_of("policy", "push", policy)
