@@ -8,6 +8,7 @@ import typer
 from bouncer_console import (
     dead_letters,
     explain,
+    find,
     live_check,
     mailbox,
     mode,
@@ -18,6 +19,7 @@ from bouncer_console import (
     status,
 )
 from bouncer_console.doctor.command import doctor
+from bouncer_console.report.command import report
 from bouncer_console.web.command import web
 
 app = typer.Typer(
@@ -51,6 +53,8 @@ app.command()(doctor)
 app.command()(mode.mode)
 app.command(name="try")(live_check.live_check)
 app.command()(status.status)
+app.command()(find.find)
+app.command()(report)
 app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
 app.command()(web)

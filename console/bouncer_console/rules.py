@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from bouncer.aws.receipt_rules import ReceiptRules
@@ -83,47 +84,77 @@ def sync(
     """
     with plain_errors(DeploymentError, SyncError):
         deployment = Deployment.find(stack, region)
-        rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
-        ses = deployment.paced_ses()
-        rules = ReceiptRules(ses, rule_set, base)
-        needed = wanted(
-            deployment.mailbox_table().scan(),
-            deployment.mailbox_domains,
-        )
-        ours, others = rules.read()
-        todo = changes(ours, base, needed.recipients, others, rules.stale_copies())
-        hints = [
-            f"{domain} is named as a whole, for its catch-all, its tag separator, or because it "
-            f"has no entry @{domain}: SES refuses nobody there, and the bouncer answers for "
-            "unknown addresses"
-            for domain in needed.whole_domains
-        ] + [
-            f"the rule {name}, which is not this stack's, takes mail for whole domains: SES "
-            "refuses nobody there"
-            for name in rules.taking_whole_domains()
-        ]
-        active = ses.describe_active_receipt_rule_set()
-        if active.get("Metadata", {}).get("Name") != rule_set:
-            hints.append(
-                f"{rule_set} is not the active rule set: nothing happens before "
-                f"`bouncer rules activate {rule_set}`"
-            )
+        plan = plan_sync(deployment)
+        todo = plan.changes
         if as_json:
-            print_json({"changes": todo, "hints": hints, "dry_run": dry_run})
+            print_json({"changes": todo, "hints": plan.hints, "dry_run": dry_run})
         else:
-            _show(todo, hints)
-        if todo and not dry_run and deployment.outputs.get("RefusedMailStops") == "rule-set":
-            raise SyncError(
-                "refused mail stops the whole rule set in this stack, which would take it from "
-                "recipients of other rules once this one names its own: deploy with "
-                "StopScope=rule first, and put what delivers the mail behind the function into "
-                "the same rule (docs/policy.md)"
-            )
+            _show(todo, plan.hints)
+        if todo and not dry_run and plan.refused:
+            raise SyncError(plan.refused)
         if not todo or dry_run:
             return
-        ask(f"Change {len(todo)} rules of {rule_set}?", yes=yes)
-        _apply(rules, todo)
-    note(f"{len(needed.recipients)} recipients are named in the rules of {rule_set}.")
+        ask(f"Change {len(todo)} rules of {plan.rule_set}?", yes=yes)
+        _apply(plan.rules, todo)
+    note(f"{plan.recipients} recipients are named in the rules of {plan.rule_set}.")
+
+
+class SyncPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What brings the receipt rules in step with the directory."""
+
+    rules: ReceiptRules
+    rule_set: str
+    changes: list[RuleChange]
+    recipients: int
+    """Named in the rules then."""
+    hints: list[str]
+    refused: str
+    """Why it may not be done in this stack, or ""."""
+
+
+def plan_sync(deployment: Deployment) -> SyncPlan:
+    """
+    Raises:
+        DeploymentError, SyncError
+    """
+    rule_set, base = deployment.output("ReceiptRuleSet"), deployment.output("ReceiptRule")
+    ses = deployment.paced_ses()
+    rules = ReceiptRules(ses, rule_set, base)
+    needed = wanted(
+        deployment.mailbox_table().scan(),
+        deployment.mailbox_domains,
+    )
+    ours, others = rules.read()
+    hints = [
+        f"{domain} is named as a whole, for its catch-all, its tag separator, or because it "
+        f"has no entry @{domain}: SES refuses nobody there, and the bouncer answers for "
+        "unknown addresses"
+        for domain in needed.whole_domains
+    ] + [
+        f"the rule {name}, which is not this stack's, takes mail for whole domains: SES "
+        "refuses nobody there"
+        for name in rules.taking_whole_domains()
+    ]
+    active = ses.describe_active_receipt_rule_set()
+    if active.get("Metadata", {}).get("Name") != rule_set:
+        hints.append(
+            f"{rule_set} is not the active rule set: nothing happens before "
+            f"`bouncer rules activate {rule_set}`"
+        )
+    refused = (
+        "refused mail stops the whole rule set in this stack, which would take it from "
+        "recipients of other rules once this one names its own: deploy with "
+        "StopScope=rule first, and put what delivers the mail behind the function into "
+        "the same rule (docs/policy.md)"
+    )
+    return SyncPlan(
+        rules=rules,
+        rule_set=rule_set,
+        changes=changes(ours, base, needed.recipients, others, rules.stale_copies()),
+        recipients=len(needed.recipients),
+        hints=hints,
+        refused=refused if deployment.outputs.get("RefusedMailStops") == "rule-set" else "",
+    )
 
 
 def _apply(rules: ReceiptRules, todo: list[RuleChange]) -> None:

@@ -26,7 +26,7 @@ BUDGETS = frozenset(NOT_TOLD - {OtherReason.WINDOW_CLOSED})
 """Reasons for which our own limits held a bounce back."""
 
 
-class RecipientFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RecipientFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided of one recipient, and what became of the bounce."""
 
     recipient: str = ""
@@ -54,7 +54,7 @@ class RecipientFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.state not in _UNSETTLED
 
 
-class MailFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MailFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One mail."""
 
     message_id: str

@@ -26,7 +26,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     message_id_header: str = ""
     """The Message-ID that the sender's software wrote, with or without its angle brackets."""
     anywhere: str = ""
-    """An address as sender or recipient, a Message-ID, or SES's id."""
+    """An address as sender or recipient, a Message-ID, SES's id, or the host it came from."""
 
     def __bool__(self) -> bool:
         return any((self.recipient, self.sender, self.message_id_header, self.anywhere))
@@ -57,13 +57,21 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         recipients = [each.recipient for each in mail.recipients]
         senders = [mail.sender, mail.sender_domain]
         ids = [mail.message_id_header]
-        everything = [*ids, mail.message_id]
+        everything = [*ids, mail.message_id, mail.client]
         return (
             _meant(_keyed(_addresses(self.recipient), key), recipients)
             and _meant(_keyed(_addresses(self.sender), key), senders)
             and _meant(_keyed(_ids(self.message_id_header), key), (), ids)
             and _meant(_keyed(_anything(self.anywhere), key), [*recipients, *senders], everything)
         )
+
+    def first(self, mail: MailFacts, key: bytes | None) -> MailFacts:
+        """The same mail, with the recipients first whom it was looked for."""
+        wanted = _keyed(_addresses(self.recipient) | _anything(self.anywhere), key)
+        if not wanted:
+            return mail
+        recipients = sorted(mail.recipients, key=lambda each: not _meant(wanted, [each.recipient]))
+        return msgspec.structs.replace(mail, recipients=tuple(recipients))
 
 
 def _addresses(text: str) -> set[str]:

@@ -6,9 +6,10 @@ asked for the hashes, by whoever may read the stack's key. With `none`, the mail
 read, and who they were to from their records, who they were from out of the stored mails.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from bouncer.message import InboundMessage
 from bouncer.pseudonym import pseudonym
 from bouncer.settings import LogAddresses, stored_prefix
 from bouncer_console.deployment import Deployment
-from bouncer_console.facts.insights import Cost, Log
+from bouncer_console.facts.insights import Cost, Log, literal
 from bouncer_console.facts.mails import (
     PATTERN,
     REFUSED_PATTERN,
@@ -95,6 +96,10 @@ class MailLog:
         """How the log names people at present."""
         return self._addresses
 
+    def key(self) -> bytes | None:
+        """The stack's, which its log's hashes are made with; None if it can't be read here."""
+        return self._key()
+
     def count(self, since: datetime, until: datetime) -> int:
         """How many lines tell of a mail's decision."""
         return self._log.count([f'"message": ?"{MAIL_HANDLED}"'], since, until)
@@ -115,7 +120,7 @@ class MailLog:
             at_most: lines to read; the newest are.
         """
         patterns = [PATTERN, *([REFUSED_PATTERN] if refused_only else [])]
-        return merged(self._read(patterns, since, until, at_most, on_read))
+        return merged(islice(self._read(patterns, since, until, on_read), at_most))
 
     def find(
         self,
@@ -134,7 +139,7 @@ class MailLog:
         """
         if self._addresses is LogAddresses.NONE:
             key = None
-            mails = self._named(merged(self._read([PATTERN], since, until, None, on_read)), wanted)
+            mails = self._named(merged(self._read([PATTERN], since, until, on_read)), wanted)
         else:
             key = self._key() if self._addresses is LogAddresses.HASH else None
             if key is None and self._addresses is LogAddresses.HASH and wanted:
@@ -143,9 +148,18 @@ class MailLog:
                     "that takes dynamodb:GetItem on BounceTable; by time alone you find it without"
                 )
             patterns = [PATTERN, *wanted.patterns(key)]
-            mails = merged(self._read(patterns, since, until, at_most, on_read))
-        found = [each for each in mails if wanted.holds(each, key)]
+            mails = merged(_newest(self._read(patterns, since, until, on_read), at_most))
+        found = [wanted.first(each, key) for each in mails if wanted.holds(each, key)]
         return found if at_most is None else found[:at_most]
+
+    def one(self, message_id: str, since: datetime, until: datetime) -> MailFacts | None:
+        """One mail by SES's id; with its recipients, where the log names none."""
+        patterns = [PATTERN, literal(message_id)]
+        mails = merged(self._read(patterns, since, until, lambda _: None))
+        found = next((each for each in mails if each.message_id == message_id), None)
+        if found is None or self._addresses is not LogAddresses.NONE:
+            return found
+        return with_record(found, self._records.of([message_id]).get(message_id))
 
     def as_of_now(self, mails: Iterable[MailFacts]) -> list[MailFacts]:
         """The same mails, with what the ledger says of bounces that the log saw begun."""
@@ -162,12 +176,9 @@ class MailLog:
         patterns: list[str],
         since: datetime,
         until: datetime,
-        at_most: int | None,
         on_read: OnRead,
-    ) -> Iterable[MailFacts]:
-        for number, line in enumerate(self._log.lines(patterns, since, until, on_read)):
-            if number == at_most:
-                return
+    ) -> Iterator[MailFacts]:
+        for line in self._log.lines(patterns, since, until, on_read):
             if (mail := parse_line(line.text, line.at)) is not None:
                 yield mail
 
@@ -193,6 +204,22 @@ class MailLog:
         with ThreadPoolExecutor(_READERS) as pool:
             headers = pool.map(self._stored.headers, [each.message_id for each in named])
             return [with_headers(mail, its) for mail, its in zip(named, headers, strict=True)]
+
+
+def _newest(lines: Iterable[MailFacts], at_most: int | None) -> Iterator[MailFacts]:
+    """Lines until so many mails are decided by them; what the worker did of others is left out."""
+    decided: set[str] = set()
+    of_the_worker: list[MailFacts] = []
+    for each in lines:
+        if not each.disposition:
+            of_the_worker.append(each)
+            continue
+        decided.add(each.message_id)
+        yield each
+        if len(decided) == at_most:
+            yield from (line for line in of_the_worker if line.message_id in decided)
+            return
+    yield from of_the_worker
 
 
 def with_record(mail: MailFacts, record: MailRecord | None) -> MailFacts:

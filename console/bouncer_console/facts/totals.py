@@ -195,6 +195,20 @@ def ranking(cases: Iterable[Case], name: Callable[[Case], str], top: int) -> Ran
     )
 
 
+def lists(sums: Totals) -> list[tuple[str, str, Ranking]]:
+    """The rankings of what was refused: title, what a name is, ranking."""
+    return [
+        ("Refused and dropped, by rule", "Rule", sums.reasons),
+        ("What became of the bounces", "State", sums.ends),
+        ("Errors of bounces", "Error", sums.errors),
+        ("Refused recipients", "Recipient", sums.recipients),
+        ("Senders of refused mail", "Sender", sums.senders),
+        ("Domains of those senders", "Domain", sums.domains),
+        ("Hosts that refused mail came from", "Host", sums.hosts),
+        ("Networks of those hosts", "Network", sums.networks),
+    ]
+
+
 def held_back(mails: Iterable[MailFacts], top: int) -> tuple[Held, ...]:
     """What each guard and budget kept from being sent, the most first."""
     by_reason: dict[str, list[MailFacts]] = {}

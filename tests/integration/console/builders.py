@@ -17,6 +17,7 @@ from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer.delivery.queue import encode
 from bouncer_console.main import app
+from tests.fakes.logs import FakeLogs
 from tests.integration.builders import (
     BOUNCE_SENDER,
     BOUNCES,
@@ -110,6 +111,7 @@ class Stack:
         self.dead_letters = dead_letters
         self.events = events
         self.lambda_ = Lambda()
+        self.logs = FakeLogs()
         self.hooks: list[tuple[str, str, Callable[..., Any]]] = []
         """Service, event and handler, for the clients that a command makes."""
         self.outputs = {
@@ -125,6 +127,8 @@ class Stack:
             "ReceiptRuleSet": "inbound",
             "ReceiptRule": "ses-bouncer",
             "Usage": "managed",
+            "InboundLogGroup": "/aws/lambda/ses-bouncer-inbound",
+            "SendLogGroup": "/aws/lambda/ses-bouncer-send",
         }
         self.parameters = {"SendIntervalSeconds": "1"}
         self.resources = {
@@ -171,6 +175,8 @@ def _do_not_wait(params: dict[str, Any], **_: Any) -> None:
 NEED_A_STACK = [
     ["status", "msg1"],
     ["status"],
+    ["find", NOBODY],
+    ["report"],
     ["redrive"],
     ["queue"],
     ["queue", "drop", "--sender=eve@evil.example"],

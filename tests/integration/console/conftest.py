@@ -37,6 +37,8 @@ def stack(
             return site
         if service == "lambda":
             return site.lambda_
+        if service == "logs":
+            return site.logs
         made = real(service, region, *config)
         for wanted, event, handler in site.hooks:
             if wanted == service:

@@ -53,6 +53,8 @@ COMMANDS = [
     ["preview"],
     ["replay"],
     ["status"],
+    ["find"],
+    ["report"],
     ["redrive"],
     ["send-bounce"],
     *(["policy", name] for name in ("check", "schema", "push")),

@@ -59,7 +59,7 @@ def examined(text: str, origin: str) -> Examined:
     )
 
 
-def _in_force(ask: Ask) -> InForce:
+def in_force(ask: Ask) -> InForce:
     deployment = ask.deployment
     job = ask.job(("policy", deployment.stack), lambda _says: policy_in_force(deployment), wait=20)
     if not job.done:
@@ -68,7 +68,7 @@ def _in_force(ask: Ask) -> InForce:
 
 
 def show(ask: Ask) -> Response:
-    force = _in_force(ask)
+    force = in_force(ask)
     return ask.show("policy.html", force=force, found=examined(force.text, "the policy"))
 
 
@@ -91,7 +91,7 @@ def explain(ask: Ask) -> Response:
             "Paste a mail or an event, or choose a file.",
             "An event is JSON, a mail begins with its headers.",
         )
-    text = _policy_given(ask) or _in_force(ask).text
+    text = _policy_given(ask) or in_force(ask).text
     policy = load(text, "the policy")
     is_event = data.lstrip()[:1] in (b"{", b"[")
     recipients = given["rcpt_to"].replace(",", " ").split()
@@ -158,7 +158,7 @@ def compare_form(ask: Ask) -> Response:
     key = ask.query.get("draft", "")
     if not key:
         return ask.show(
-            "compare.html", text=_in_force(ask).text, compared=None, found=None, mails=MAILS
+            "compare.html", text=in_force(ask).text, compared=None, found=None, mails=MAILS
         )
     text = ask.site.kept(key)
     if text is None:
@@ -168,7 +168,7 @@ def compare_form(ask: Ask) -> Response:
         return ask.show(
             "compare.html", status=400, text=text, compared=None, found=found, mails=MAILS
         )
-    deployment, force = ask.deployment, _in_force(ask)
+    deployment, force = ask.deployment, in_force(ask)
     job = ask.job(
         ("compare", deployment.stack, force.text, text),
         lambda says: compared(
@@ -219,8 +219,8 @@ def compared(
         deployment.output("MailBucket"),
         stored_prefix(deployment.outputs.get("MailPrefix", "")),
     )
-    directory = _Remembered(_directory(deployment))
-    planners = [_planner(deployment, each, directory, stored) for each in (now, other)]
+    directory = _Remembered(directory_of(deployment))
+    planners = [planner_of(deployment, each, directory, stored) for each in (now, other)]
     done = 0
 
     def both(message_id: str) -> list[Plan] | None:
@@ -275,7 +275,7 @@ class _Remembered:
         return {each: self._answers[each] for each in wanted}
 
 
-def _directory(deployment: Standing) -> Directory:
+def directory_of(deployment: Standing) -> Directory:
     return DynamoDirectory(
         deployment.client("dynamodb"),
         deployment.output("MailboxTable"),
@@ -284,15 +284,33 @@ def _directory(deployment: Standing) -> Directory:
     )
 
 
-def _planner(
-    deployment: Standing, policy: Policy, directory: Directory, stored: S3StoredMail
-) -> Planner:
-    identity = Identity(
+def identity_of(deployment: Standing) -> Identity:
+    return Identity(
         bounce_sender=deployment.parameters.get("BounceSender") or "mailer-daemon@example.com",
         region=deployment.region or "us-east-1",
         stop=Disposition.STOP_RULE_SET,
     )
-    return Planner(policy=lambda: policy, directory=directory, store=stored, identity=identity)
+
+
+def planner_of(
+    deployment: Standing,
+    policy: Policy,
+    directory: Directory,
+    stored: S3StoredMail,
+    *,
+    now: datetime | None = None,
+) -> Planner:
+    """
+    Args:
+        now: when the mail is decided; else when it is asked.
+    """
+    return Planner(
+        policy=lambda: policy,
+        directory=directory,
+        store=stored,
+        identity=identity_of(deployment),
+        clock=lambda: now or datetime.now(UTC),
+    )
 
 
 PAGE = Page(
