@@ -44,6 +44,7 @@ _ENVIRONMENT = {
     "POWERTOOLS_SERVICE_NAME": "bouncer",
     "POWERTOOLS_LOG_LEVEL": "INFO",
     "BOUNCE_TABLE": "bounces",
+    "PACE_TABLE": "bounces",
     "MAILBOX_TABLE": "mailboxes",
     "BOUNCE_QUEUE_URL": "http://127.0.0.1/queue",
     "EVENT_DEAD_LETTER_QUEUE_URL": "http://127.0.0.1/queue",

@@ -45,6 +45,7 @@ def calls(
     put_mail(services.s3, "msg1")
     environment = {
         "BOUNCE_TABLE": BOUNCES,
+        "PACE_TABLE": BOUNCES,
         "BOUNCE_QUEUE_URL": services.queue("bounces"),
         "BOUNCE_SENDER": BOUNCE_SENDER,
         "MODE": "enforce",
