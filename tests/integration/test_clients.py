@@ -105,19 +105,22 @@ def made(
     return names
 
 
-def test_init_makes_the_one_client_that_every_mail_needs(made: list[str]) -> None:
+def test_init_makes_what_every_delivered_mail_needs(made: list[str]) -> None:
     app.application()
-    assert made == ["dynamodb"]
-
-
-def test_an_accepted_mail_whose_size_matters_asks_s3(made: list[str]) -> None:
-    app.handler(ses_event(ALICE), Context())  # type: ignore[arg-type]
     assert made == ["dynamodb", "s3"]
+
+
+def test_without_stored_mail_it_is_one_client(
+    made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_BUCKET", "")
+    app.handler(ses_event(ALICE), Context())  # type: ignore[arg-type]
+    assert made == ["dynamodb"]
 
 
 def test_a_bounced_mail_needs_ses_and_no_queue(made: list[str]) -> None:
     app.handler(ses_event(NOBODY), Context())  # type: ignore[arg-type]
-    assert made == ["dynamodb", "ses"]
+    assert made == ["dynamodb", "s3", "ses"]
 
 
 def test_a_failing_init_says_nothing_until_there_is_a_mail(
@@ -125,5 +128,5 @@ def test_a_failing_init_says_nothing_until_there_is_a_mail(
 ) -> None:
     monkeypatch.delenv("BOUNCE_TABLE", raising=False)
     app.application.cache_clear()
-    with pytest.raises(SettingsError, match="BOUNCE_TABLE"):
+    with pytest.raises(SettingsError, match="missing required field"):
         app.handler(ses_event(ALICE), Context())  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def inbound(
     store: StoredMail = NoStoredMail()
     if settings.mail_bucket:
         store = S3StoredMail(
-            clients.lazily(clients.s3),
+            clients.s3(),  # at init: every mail that is delivered asks how large it is
             settings.mail_bucket,
             stored_prefix(settings.mail_prefix),
             on_failure=lambda why: telemetry.warn("StoredMailUnavailable", why),
@@ -144,7 +144,7 @@ def refused_mail(settings: InboundSettings, telemetry: Telemetry) -> S3StoredMai
     if not (settings.mark_refused_mail and settings.mail_bucket and whole):
         return None
     return S3StoredMail(
-        clients.lazily(clients.s3),
+        clients.s3(),  # at init: every mail that is delivered asks how large it is
         settings.mail_bucket,
         stored_prefix(settings.mail_prefix),
         on_failure=lambda why: telemetry.warn("RefusedMailNotMarked", why),
