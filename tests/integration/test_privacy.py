@@ -32,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from bouncer.aws import clients, receipt_rules, stack_key
+from bouncer.aws import clients, stack_key
 from bouncer.aws.discretion import Discretion
 from bouncer.aws.telemetry import Telemetry
 from bouncer.delivery.queue import encode
@@ -465,7 +465,6 @@ def test_no_failing_rule_names_anybody(site: Site, monkeypatch: pytest.MonkeyPat
     ses = boto3.client("ses")
     ses.create_receipt_rule_set(RuleSetName="inbound")
     monkeypatch.setattr(clients, "ses_rules", lambda: ses)
-    monkeypatch.setattr(receipt_rules, "_PAUSE_SECONDS", 0.0)
     site.run(rules, {})  # there is no rule: a SyncError
     assert "SyncError" in site.said
     rule: Any = {"Name": "ses-bouncer", "Enabled": True, "Actions": []}
