@@ -11,7 +11,7 @@ BENCH := .local/bench-packages
 # What neither deploys nor starts AWS runs test by test in several processes. What is deployed runs
 # file by file in several, each with a deployment of its own. What is timed runs alone.
 PROCESSES ?= auto
-DEPLOYMENTS ?= 3
+DEPLOYMENTS ?= 2
 FAST := unit contract integration sim
 PYTEST := $(BIN)/pytest
 E2E := $(PYTEST) -n $(DEPLOYMENTS) --dist loadfile --no-loadscope-reorder tests/e2e
