@@ -24,7 +24,7 @@ NOWHERE = Aws(port=1, smtp_port=1, outbox=Path(), credentials=Credentials.new())
 
 # The files go to the processes one by one, in this order: a long one that comes last is waited
 # for by everybody.
-_LONG = ("test_weather.py", "test_variants.py", "test_flood.py", "test_permissions.py")
+_LONG = ("test_weather.py", "test_variants.py", "test_permissions.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
