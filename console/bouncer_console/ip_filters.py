@@ -15,7 +15,16 @@ import typer
 from botocore.exceptions import ClientError
 
 from bouncer_console.deployment import RegionOption, client
-from bouncer_console.output import Json, note, plain_errors, print_json, print_table, report, say
+from bouncer_console.output import (
+    Json,
+    ask,
+    note,
+    plain_errors,
+    print_json,
+    print_table,
+    report,
+    say,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_ses import SESClient
@@ -199,10 +208,8 @@ def add(
     with plain_errors(FilterError):
         network = network_of(address)
         wide = network.prefixlen < _WIDE[network.version] and policy is Policy.BLOCK
-        if wide and not yes:
-            question = f"{network} is {network.num_addresses:,} addresses. Block them all?"
-            if not typer.confirm(question, err=True):
-                raise typer.Exit(1)
+        if wide:
+            ask(f"{network} is {network.num_addresses:,} addresses. Block them all?", yes=yes)
         made, new = IpFilters(client("ses", region)).add(address, policy, name)
     if network.version == 6:
         note("AWS does not document that its receiving servers are reached over IPv6.")
