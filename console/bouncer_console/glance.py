@@ -275,7 +275,8 @@ class Glancer:
             _query(f"m{n}", NAMESPACE, metric, self._service, "Sum", timedelta(minutes=1))
             for n, metric in enumerate(COUNTS.values())
         ]
-        points = self._metric_data(queries, now - hour, now)
+        # The end is exclusive: the minute that has begun counts, too.
+        points = self._metric_data(queries, now - hour, now + timedelta(minutes=1))
         counts = {
             name: round(sum(value for _, value in points[f"m{n}"])) for n, name in enumerate(COUNTS)
         }

@@ -201,7 +201,7 @@ def test_without_addresses_records_and_stored_mails_are_asked(
                 received_at=NOW,
                 recipients=frozenset({RecipientRecord(recipient, outcome, reason)}),
             ),
-            until=NOW + timedelta(minutes=1),
+            until=datetime.now(UTC) + timedelta(minutes=1),
         )
     stored = b"Return-Path: <jo@other.example>\r\nMessage-ID: <two@x.example>\r\n\r\nHello\r\n"
     s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}msg2", Body=stored)
