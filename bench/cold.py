@@ -6,7 +6,6 @@ own code, its libraries and its clients cost. Needs a build (`make build`).
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -339,8 +338,9 @@ def main(
 ) -> None:
     """Measure the first mail, a later one, and both with a share of a processor."""
     # Paths of this process mean nothing to those that it starts elsewhere.
-    with _bench(Path(os.path.abspath(build))) as bench:  # noqa: PTH100
-        plain, zipped = _size_of(Path(os.path.abspath(build)) / "BouncerLayer")  # noqa: PTH100
+    built = build.absolute()
+    with _bench(built) as bench:
+        plain, zipped = _size_of(built / "BouncerLayer")
         measured = shares(bench, share_runs) if share_runs else []
         if measured:
             plot(measured, picture)

@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from bench.runtime import Server
@@ -29,7 +29,7 @@ class _Endpoint(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet an answer
     disable_nagle_algorithm = True
-    calls: list[str]
+    calls: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -94,11 +94,7 @@ def _dynamodb(name: str, request: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Serve, and print the port."""
-
-    class Endpoint(_Endpoint):
-        calls: list[str] = []  # noqa: RUF012  (one server a process)
-
-    server = Server(("127.0.0.1", 0), Endpoint)
+    server = Server(("127.0.0.1", 0), _Endpoint)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 

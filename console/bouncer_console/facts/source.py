@@ -230,10 +230,11 @@ def with_record(mail: MailFacts, record: MailRecord | None) -> MailFacts:
     named: list[RecipientFacts] = []
     for each in mail.recipients:
         same = [r for r in left if (r.outcome, r.reason) == (each.outcome, each.reason)]
-        if same:
-            left.remove(same[0])
-            each = msgspec.structs.replace(each, recipient=same[0].recipient)  # noqa: PLW2901
-        named.append(each)
+        if not same:
+            named.append(each)
+            continue
+        left.remove(same[0])
+        named.append(msgspec.structs.replace(each, recipient=same[0].recipient))
     return msgspec.structs.replace(mail, recipients=tuple(named))
 
 

@@ -4,7 +4,7 @@ from bouncer.delivery.ledger import BounceState
 from bouncer.guards import OtherReason
 from bouncer_console.facts.mails import BUDGETS, MailFacts, RecipientFacts
 
-_BOUNCED = {
+_BOUNCED: dict[str | None, str] = {
     BounceState.SENT: "bounced",
     BounceState.QUEUED: "bounce waits",
     BounceState.CLAIMED: "bounce under way",
@@ -29,7 +29,7 @@ def what(mail: MailFacts, each: RecipientFacts) -> str:
             return "would be bounced"
         case "bounce" if mail.observed:
             return "sender would not be told"
-    return _BOUNCED.get(each.state, each.outcome)  # type: ignore[call-overload,no-any-return]
+    return _BOUNCED.get(each.state, each.outcome)
 
 
 def why(mail: MailFacts, each: RecipientFacts) -> str:
