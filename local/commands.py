@@ -1,6 +1,6 @@
-"""`make commands`: docs/commands.md, which is the command's own help.
+"""`make commands`: docs/commands.md, the command's own help, and docs/permissions.md.
 
-`python -m local.commands` writes it; a test says when that is due.
+`python -m local.commands` writes them; a test says when that is due.
 """
 
 import subprocess
@@ -14,9 +14,11 @@ import typer
 from typer.main import get_command
 
 from bouncer_console.main import app
+from bouncer_console.permissions import PERMISSIONS, May
 from local.stack import ROOT
 
 PAGE = ROOT / "docs" / "commands.md"
+PERMISSIONS_PAGE = ROOT / "docs" / "permissions.md"
 
 _WIDTH = 92
 _HEAD = """\
@@ -71,8 +73,57 @@ def _print() -> None:
     sys.stdout.write(_HEAD + "\n".join(links) + "\n\n" + "\n".join(texts))
 
 
+_PERMISSIONS_HEAD = """\
+# What an operator's own user needs
+
+What IAM has to allow whoever runs a command; `make commands` writes this page.
+`bouncer permissions` prints it as a policy with the deployed stack's ARNs, for the commands that
+somebody is to run:
+
+```sh
+bouncer permissions status find report > reader.json
+bouncer permissions mailbox > keeper.json
+```
+
+The tests run every command as a user with its policy and no other, and find each action needed.
+Without an option such as `--run` or `--apply` a command needs less: leave out what writes.
+
+`sam deploy` makes and changes everything in `template.yaml`, IAM roles among it. Let an
+administrator do it, or give CloudFormation a role of its own (`sam deploy --role-arn`).
+`bouncer mode` updates the stack too: the environment of two functions. What is marked † is then
+asked for by CloudFormation in the caller's name, unless the stack has such a role; no test on this
+machine sees that.
+
+A *stack* is its CloudFormation stack; *functions*, *queues*, *roles*, *dead letters* are the
+stack's own; *mail* is what it stored below `MailPrefix`; *policy* is its AppConfig application; a
+name such as `BounceTable` is an output of the stack; *anything* stands where IAM knows no resource.
+
+| command | may |
+|---|---|
+"""
+
+
+def permissions_page() -> str:
+    """The table of PERMISSIONS; commands that need the same share their row."""
+    same: dict[tuple[May, ...], list[str]] = {}
+    for name, needed in PERMISSIONS.items():
+        same.setdefault(needed, []).append(f"`{name}`")
+    rows = [
+        f"| {', '.join(names)} | {'<br>'.join(_line(each) for each in needed)} |"
+        for needed, names in same.items()
+    ]
+    return _PERMISSIONS_HEAD + "\n".join(rows) + "\n"
+
+
+def _line(may: May) -> str:
+    thing = "anything" if may.on == "*" else may.on
+    mark = " †" if may.by_cloudformation else ""
+    return f"{', '.join(may.actions)} on *{thing}*{mark}"
+
+
 def main() -> None:
     PAGE.write_text(page(), "utf-8")
+    PERMISSIONS_PAGE.write_text(permissions_page(), "utf-8")
 
 
 if __name__ == "__main__":

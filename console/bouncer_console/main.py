@@ -12,6 +12,7 @@ from bouncer_console import (
     live_check,
     mailbox,
     mode,
+    permissions,
     policy,
     queue,
     rules,
@@ -58,6 +59,7 @@ app.command()(report)
 app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
 app.command()(web)
+app.command()(permissions.permissions)
 app.add_typer(queue.app, name="queue")
 app.add_typer(policy.app, name="policy")
 app.add_typer(mailbox.app, name="mailbox")

@@ -1,15 +1,52 @@
 """The functions' processes: which are at work, which of them calls, and that each dies alone."""
 
 import contextlib
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from ministack.core import lambda_runtime
 
 from local.aws.weather import Process
 
 
-def processes_die_alone() -> None:
+class Done(msgspec.Struct, kw_only=True):
+    """What a function has done since the start; its processes' beginnings are left out."""
+
+    function: str
+    invocations: int = 0
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+    log_lines: int = 0
+    log_bytes: int = 0
+
+
+class Work:
+    """What all functions have done."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, Done] = {}
+        self._lock = threading.Lock()
+
+    def listed(self) -> list[Done]:
+        with self._lock:
+            return [*self._done.values()]
+
+    def add(self, function: str, *, seconds: float, processor_seconds: float, log: str) -> None:
+        lines = log.splitlines()
+        with self._lock:
+            done = self._done.setdefault(function, Done(function=function))
+            done.invocations += 1
+            done.seconds += seconds
+            done.processor_seconds += processor_seconds
+            done.log_lines += len(lines)
+            done.log_bytes += sum(len(line.encode()) for line in lines)
+
+
+def processes_die_alone(work: Work) -> None:
     """Lay it over ministack, once, before the server starts.
 
     When a process dies while it begins, ministack's Worker raises, and ministack takes that for
@@ -24,8 +61,10 @@ def processes_die_alone() -> None:
         worker.begins = True
         plain_spawn(worker)
         worker.begins = False
+        worker.ready = time.monotonic(), _processor_seconds(worker)
 
     def invoke(worker: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        asked = time.monotonic(), _processor_seconds(worker)
         try:
             answer: dict[str, Any] = plain(worker, *args, **kwargs)
         except (RuntimeError, OSError) as error:
@@ -35,6 +74,13 @@ def processes_die_alone() -> None:
                     process.kill()
                 process.wait()
             return {"status": "error", "error": str(error), "log": ""}
+        began, used = max(asked, worker.ready)  # it may have had to begin first
+        work.add(
+            worker.func_name,
+            seconds=time.monotonic() - began,
+            processor_seconds=max(0.0, _processor_seconds(worker) - used),
+            log=answer.get("log") or "",
+        )
         return answer
 
     lambda_runtime.Worker.invoke = invoke
@@ -50,6 +96,17 @@ def at_work() -> dict[int, Process]:
         if process is not None and process.poll() is None:
             found[process.pid] = Process(worker.func_name, begins=worker.begins)
     return found
+
+
+def _processor_seconds(worker: Any) -> float:
+    """Of its process; 0 where there is none, or the system does not say (Linux's /proc does)."""
+    try:
+        stat = Path(f"/proc/{worker._proc.pid}/stat").read_text()  # noqa: SLF001
+    except (OSError, AttributeError):
+        return 0.0
+    # proc(5): utime and stime are the 14th and 15th; the name before them may hold blanks.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def behind(port: int) -> int | None:

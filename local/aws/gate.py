@@ -115,7 +115,7 @@ class Gate:
         if refused is not None:
             await answer(send, 403, refused)
             return
-        body = await _body(receive)
+        body = await body_of(receive)
         if body is None:
             await answer(send, 413, "the body is too long")
             return
@@ -123,7 +123,7 @@ class Gate:
         if refused is not None:
             await answer(send, 403, refused)
             return
-        await self._behind(scope, _again(body, receive), send)
+        await self._behind(scope, replayed(body, receive), send)
 
     async def _list(self, scope: Scope, headers: Mapping[str, str], send: Send) -> None:
         listing = self._listings.get(scope["path"])
@@ -233,7 +233,7 @@ def _headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
-async def _body(receive: Receive) -> bytes | None:
+async def body_of(receive: Receive) -> bytes | None:
     """The whole body; None if it is longer than anything that is sent here."""
     parts, length, more = [], 0, True
     while more:
@@ -246,7 +246,7 @@ async def _body(receive: Receive) -> bytes | None:
     return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """Receive a body that was read already, and whatever follows it."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -26,6 +26,7 @@ from local.aws.faults import Door
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
 from local.aws.ip_filters import IpFilters
 from local.aws.outgoing import Outgoing
+from local.aws.requests import Authorizations, Requests
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 from local.aws.weather import FORECAST, Weather
@@ -164,12 +165,18 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     ended = threading.Event()
     metrics.install(ended)
     unguessable_sessions(key.secret_access_key)
-    environments.processes_die_alone()
+    work = environments.Work()
+    environments.processes_die_alone(work)
     for mail in _mails_of_events(options.events):
         mails.remember(mail)
+    authorizations = Authorizations()
+    requests = Requests(Door(ministack, weather, key.access_key_id))
     listings: dict[str, Callable[[], Iterable[Any]]] = {
         "/_local/bounces": lambda: sorted(send_bounce.calls, key=lambda call: call.arrived),
         "/_local/mails": lambda: mails.traces,
+        "/_local/requests": requests.listed,
+        "/_local/permissions": authorizations.listed,
+        "/_local/work": work.listed,
         "/_local/weather": lambda: [
             {
                 "forecast": weather.forecast,
@@ -193,7 +200,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         await app(scope, receive, send)
 
     app = Gate(
-        Door(ministack, weather, key.access_key_id),
+        requests,
         {path: lambda of=of: msgspec.json.encode(list(of())) for path, of in listings.items()},  # type: ignore[misc]
         key,
     )

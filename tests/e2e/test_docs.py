@@ -4,6 +4,7 @@ In a folder like a checkout, against an AWS on this machine that has what the RE
 before it begins.
 """
 
+import json
 import shutil
 import smtplib
 import subprocess
@@ -92,6 +93,7 @@ def test_every_command_stands_on_a_page_that_is_typed_here() -> None:
         "local-aws.md",
         "mailboxes.md",
         "operations.md",
+        "permissions.md",
         "upgrading.md",
         "web.md",
     }
@@ -141,6 +143,15 @@ def test_the_page_of_operation_finds_redrives_and_bounces(reader: Reader) -> Non
         assert done.returncode == 0, f"{block}: {done.stdout}"
     told = reader.aws.listing("bounces")[-1]["request"]["BouncedRecipientInfoList"]
     assert [each["Recipient"] for each in told] == ["x@example.com"]
+
+
+def test_the_page_of_permissions_prints_policies(reader: Reader) -> None:
+    for block in _of("permissions.md"):
+        done = reader.type(block.text)
+        assert done.returncode == 0, done.stdout
+    policy = json.loads((reader.folder / "reader.json").read_text())
+    named = [each for statement in policy["Statement"] for each in statement["Resource"]]
+    assert any(outputs(reader.aws)["BounceTable"] in each for each in named)
 
 
 def test_what_stays_until_it_is_ended_is_all_that_the_page_s_page_starts() -> None:

@@ -28,31 +28,6 @@ def _deploy(site: Site, **parameters: str) -> Site:
     return Site(aws=site.aws, outputs=outputs)
 
 
-def _change(site: Site, **parameters: str) -> Site:
-    """By CloudFormation itself: what is not named stays as it is."""
-    client = site.client("cloudformation")
-    names = {
-        each["ParameterKey"]
-        for each in client.describe_stacks(StackName=stack.STACK)["Stacks"][0]["Parameters"]
-    }
-    assert parameters.keys() <= names
-    client.update_stack(
-        StackName=stack.STACK,
-        UsePreviousTemplate=True,
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        Parameters=[
-            {"ParameterKey": name, "ParameterValue": parameters[name]}
-            if name in parameters
-            else {"ParameterKey": name, "UsePreviousValue": True}
-            for name in sorted(names)
-        ],
-    )
-    client.get_waiter("stack_update_complete").wait(
-        StackName=stack.STACK, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
-    )
-    return Site(aws=site.aws, outputs=stack.outputs(site.aws))
-
-
 def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
     """Read only, under the user's attribute names; usage is his."""
     dynamodb = other.client("dynamodb")
@@ -81,8 +56,7 @@ def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
 
 
 def test_without_stored_mail_size_rules_do_not_hold_and_the_rest_does(other: Site) -> None:
-    site = _change(
-        other,
+    site = other.switch(
         StoreMail="none",
         InvocationType="Event",
         MailboxTableName="",
@@ -117,8 +91,7 @@ def test_the_users_own_bucket_and_recipients(other: Site) -> None:
             }
         ),
     )
-    site = _change(
-        other,
+    site = other.switch(
         StoreMail="existing-bucket",
         MailBucketName="my-mail",
         MailPrefix="in/",
@@ -133,8 +106,7 @@ def test_the_users_own_bucket_and_recipients(other: Site) -> None:
 
 def test_rules_in_step_on_a_schedule_traces_and_alarms_with_a_topic(other: Site) -> None:
     topic = other.client("sns").create_topic(Name="alarms")["TopicArn"]
-    site = _change(
-        other,
+    site = other.switch(
         SyncRulesSchedule="rate(1 hour)",
         TracingMode="Active",
         AlarmTopicArn=topic,
@@ -158,8 +130,7 @@ def test_rules_in_step_on_a_schedule_traces_and_alarms_with_a_topic(other: Site)
 
 
 def test_a_policy_in_appconfig_is_changed_without_a_deployment(other: Site) -> None:
-    site = _change(
-        other,
+    site = other.switch(
         PolicySource="appconfig",
         SyncRulesSchedule="",
         TracingMode="PassThrough",
@@ -195,7 +166,7 @@ def test_a_bad_policy_is_refused_before_it_is_pushed(other: Site, tmp_path: Path
 
 def test_rules_sync_lets_ses_refuse_unknown_addresses(other: Site) -> None:
     """550 5.1.1 in the dialogue, no SendBounce; after adding and syncing it is accepted."""
-    site = _change(other, StopScope="rule", SyncRulesSchedule="")
+    site = other.switch(StopScope="rule", SyncRulesSchedule="")
     ses = site.client("ses")
     before = ses.describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")["Rule"]
     calls = len(site.aws.listing("bounces"))

@@ -77,6 +77,11 @@ def test_the_page_of_commands_is_the_commands_own_help() -> None:
     assert commands.PAGE.read_text("utf-8") == commands.page(), "`make commands` writes it"
 
 
+def test_the_page_of_permissions_is_the_table_of_the_command() -> None:
+    written = commands.PERMISSIONS_PAGE.read_text("utf-8")
+    assert written == commands.permissions_page(), "`make commands` writes it"
+
+
 def _named(*starts: str) -> list[Named]:
     found = {each for each in ALL if each.text.startswith(starts)}
     return sorted(found)

@@ -22,6 +22,8 @@ from bouncer_console.doctor.account import (
     _allows,
 )
 from bouncer_console.doctor.checks import CHECKS, Finding, Health, examine
+from bouncer_console.policy_in_force import InForce
+from tests.unit.builders import SHIPPED_POLICY
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SENDER = "mailer-daemon@example.com"
@@ -74,6 +76,15 @@ def neighbour(**changed: Any) -> Neighbour:
     return msgspec.structs.replace(same, **changed)
 
 
+SHIPPED = InForce(text=SHIPPED_POLICY.read_text("utf-8"), source="policy.toml")
+
+
+def policy(*lines: str) -> InForce:
+    """With one rule, and these lines before it."""
+    rule = '[[rules]]\nname = "accept"\naction = "accept"\n'
+    return InForce(text="\n".join(["version = 1", *lines, rule]), source="policy.toml")
+
+
 HEALTHY = Account(
     now=NOW,
     region="eu-west-1",
@@ -102,6 +113,7 @@ HEALTHY = Account(
     alarms={"ses-bouncer-BouncesRejected": "OK"},
     silent_alarms=(),
     directory=(Mailbox(address="alice@example.com"), Mailbox(address="postmaster@example.com")),
+    policy=SHIPPED,
     mx={"example.com": MX},
     dmarc={},
     sample=StoredSample(looked_at=20, without_record=()),
@@ -156,6 +168,22 @@ SICK: list[tuple[str, Health, dict[str, Any]]] = [
     ("function-permission", Health.WRONG, {"may_invoke": False}),
     ("bucket-permission", Health.WRONG, {"may_store": False}),
     ("topic-permission", Health.WRONG, {"may_publish": False}),
+    ("policy", Health.WRONG, {"policy": policy("nonsense = 1")}),
+    (
+        "policy",
+        Health.WRONG,
+        {"policy": policy('[send_bounce]\nbounce_sender = "x@other.example"')},
+    ),
+    ("policy", Health.WARNING, {"policy": policy('mode = "observe"')}),
+    ("policy", Health.UNKNOWN, {"policy": Unread("AccessDenied")}),
+    (
+        "policy",
+        Health.WRONG,
+        {
+            "policy": Unread("ResourceNotFoundException"),
+            "deployment": deployment(PolicySource="appconfig"),
+        },
+    ),
     ("mode", Health.WARNING, {"deployment": deployment(Mode="observe")}),
     (
         "queue",

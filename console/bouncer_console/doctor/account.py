@@ -7,6 +7,7 @@ answer and not all of them.
 import fnmatch
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,9 +18,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of
 from bouncer.mailboxes import Mailbox
+from bouncer.policy.conditions import PolicyError
+from bouncer.policy.load import load
 from bouncer.settings import stored_prefix
 from bouncer_console.deployment import Deployment, DeploymentError, client
 from bouncer_console.doctor.dns import Dns, DnsError
+from bouncer_console.policy_in_force import InForce, policy_in_force
 
 _LOOK_BACK = timedelta(hours=24)
 _SAMPLE = 20
@@ -35,8 +39,10 @@ FUNCTIONS = (
     "AuditFunction",
     "UsageFunction",
     "RulesFunction",
-    "ReceiptRulesFunction",
 )
+
+_VERSION = re.compile(r"ses-bouncer (\S+):")
+"""How the template's description begins."""
 
 
 NOT_DEPLOYED = "no stack is deployed yet"
@@ -146,6 +152,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     silent_alarms: tuple[str, ...] | Unread
     """Alarms that tell nobody."""
     directory: tuple[Mailbox, ...] | Unread
+    policy: InForce | Unread = Unread("not read yet")
     unreadable: tuple[str, ...] = ()
     """Addresses whose item cannot be read."""
     mx: Mapping[str, tuple[str, ...] | Unread] = {}
@@ -223,6 +230,8 @@ class Reader:
             silent_alarms=_tried(self._silent_alarms),
             directory=Unread("not read yet"),
         )
+        advance("the policy")
+        account = msgspec.structs.replace(account, policy=_needs(found, _policy))
         advance("the directory")
         account = self._with_directory(account, found)
         advance("stored mail")
@@ -253,8 +262,8 @@ class Reader:
 
     def _stack_version(self) -> str:
         stacks = self._client("cloudformation").describe_stacks(StackName=self._stack)
-        outputs = {o["OutputKey"]: o["OutputValue"] for o in stacks["Stacks"][0].get("Outputs", [])}
-        return str(outputs.get("Version", ""))
+        found = _VERSION.match(stacks["Stacks"][0].get("Description", ""))
+        return found[1] if found else ""
 
     def _sending(self) -> Sending:
         account = self._client("sesv2").get_account()
@@ -472,6 +481,8 @@ class Reader:
         unreadable: list[str] = []
 
         def entries(deployment: Deployment) -> tuple[Mailbox, ...]:
+            if (of_the_policy := _mailboxes_of(account.policy)) is not None:
+                return of_the_policy
             table = deployment.mailbox_table()
             boxes = tuple(itertools.islice(table.scan(), DIRECTORY_LIMIT))
             unreadable.extend(box.address for box in boxes if table.unreadable(box.address))
@@ -524,6 +535,19 @@ class Reader:
 
     def _mx(self, domain: str) -> tuple[str, ...] | Unread:
         return _tried(lambda: self._dns.mx(domain))
+
+
+def _mailboxes_of(policy: InForce | Unread) -> tuple[Mailbox, ...] | None:
+    """The policy's own list, which stands in the table's place."""
+    try:
+        return None if isinstance(policy, Unread) else load(policy.text).mailboxes
+    except PolicyError:
+        return None
+
+
+def _policy(deployment: Deployment) -> InForce | Unread:
+    policy = policy_in_force(deployment)
+    return policy if policy.sure else Unread(policy.source)
 
 
 def own_domains(account: Account) -> frozenset[str]:
@@ -595,7 +619,7 @@ def _listed(value: Any) -> list[str]:
 def _tried[Read](read: Callable[[], Read]) -> Read | Unread:
     try:
         return read()
-    except (ClientError, BotoCoreError, DeploymentError, DnsError) as error:
+    except (ClientError, BotoCoreError, DeploymentError, DnsError, OSError) as error:
         return Unread(str(error))
 
 
@@ -607,7 +631,7 @@ def _with[Known, Read](known: Known | Unread, read: Callable[[Known], Read]) -> 
 
 
 def _needs[Read](
-    deployment: Deployment | None, read: Callable[[Deployment], Read]
+    deployment: Deployment | None, read: Callable[[Deployment], Read | Unread]
 ) -> Read | Unread:
     if deployment is None:
         return Unread(NOT_DEPLOYED)

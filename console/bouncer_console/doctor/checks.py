@@ -7,7 +7,10 @@ import msgspec
 
 from bouncer.address import domain_of, is_deliverable, is_domain, normalise, split
 from bouncer.mailboxes import EntryError, Mailbox, check_entry
+from bouncer.policy.conditions import PolicyError
 from bouncer.policy.file import Mode
+from bouncer.policy.load import load
+from bouncer.policy.review import review, unreachable
 from bouncer.settings import stored_prefix
 from bouncer_console.deployment import Deployment
 from bouncer_console.doctor.account import (
@@ -19,6 +22,7 @@ from bouncer_console.doctor.account import (
     our_rule,
     own_domains,
 )
+from bouncer_console.policy import senders_not_allowed
 
 
 class Health(StrEnum):
@@ -587,6 +591,32 @@ def _alarms(account: Account) -> _Result:
 
 
 # --- What it decides by -----------------------------------------------------------------------
+
+
+@_check("policy")
+def _policy(account: Account) -> _Result:
+    deployment = _deployed(account)
+    in_appconfig = deployment.parameters.get("PolicySource") == "appconfig"
+    bring = "bouncer policy push FILE.toml" if in_appconfig else "make build, sam deploy"
+    if isinstance(account.policy, Unread):
+        if in_appconfig and "NotFound" in account.policy.why:
+            return _wrong("AppConfig has no policy yet: all mail goes on undecided", bring)
+        raise _Missing(account.policy.why)
+    try:
+        policy = load(account.policy.text, "the policy in force")
+    except PolicyError as error:
+        return _wrong(
+            f"{str(error).splitlines()[0]}: all mail goes on undecided",
+            f"bouncer policy check FILE.toml names every mistake; then {bring}",
+        )
+    if problems := senders_not_allowed(policy, deployment):
+        return _wrong(problems[0], "change the policy, or deploy with those parameters")
+    hints = [*review(policy), *unreachable(policy)]
+    if policy.file.mode is Mode.OBSERVE:
+        hints.insert(0, 'it says mode = "observe": nothing is sent or stopped, whatever the stack')
+    if hints:
+        return _warning(_some(hints, 2), f"bouncer policy check FILE.toml; then {bring}")
+    return _right(f"{len(policy.shared)} rules ({account.policy.source})")
 
 
 @_check("directory")
