@@ -1,5 +1,6 @@
 """What `sam build` makes: complete, compiled, importable, and for either architecture."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
@@ -99,3 +100,25 @@ def test_each_handler_is_imported_from_what_was_built(
 def test_the_policy_is_built_in_beside_its_handler(built: Path) -> None:
     policy = (built / "InboundFunction" / "policy.toml").read_text()
     assert policy == (ROOT / "functions" / "inbound" / "policy.toml").read_text()
+
+
+def test_a_bad_policy_ends_a_plain_build_too(tmp_path: Path) -> None:
+    """Where the command is on the path, as the README puts it there."""
+    shutil.copytree(ROOT / "functions" / "inbound", tmp_path / "inbound")
+    (tmp_path / "artifacts").mkdir()
+
+    def built_with(policy: str) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "inbound" / "policy.toml").write_text(policy)
+        return subprocess.run(
+            ["make", "-f", str(ROOT / "functions" / "Makefile"), "build-InboundFunction"],
+            cwd=tmp_path / "inbound",
+            env=NOWHERE.environment() | {"ARTIFACTS_DIR": str(tmp_path / "artifacts")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert built_with((ROOT / "functions/inbound/policy.toml").read_text()).returncode == 0
+    refused = built_with('version = 1\n[[rules]]\nname = "x\naction = "accept"\n')
+    assert refused.returncode != 0
+    assert "policy.toml:3" in refused.stderr

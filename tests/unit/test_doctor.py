@@ -95,7 +95,10 @@ HEALTHY = Account(
     stack_status="UPDATE_COMPLETE",
     stack_version="1.2.3",
     sending=sending(),
+    after_rule="",
+    recipients=(),
     identities={"example.com": "Success"},
+    receiving={},
     active_rule_set="mail",
     rules=(rule(),),
     functions=function(),
@@ -145,6 +148,18 @@ SICK: list[tuple[str, Health, dict[str, Any]]] = [
     ("rule-set", Health.WARNING, {"active_rule_set": "other"}),
     ("rule-set", Health.WARNING, {"active_rule_set": None}),
     ("rule-set", Health.WRONG, {"rules": Unread("RuleSetDoesNotExist")}),
+    ("after-rule", Health.WRONG, {"after_rule": "missing"}),
+    (
+        "after-rule",
+        Health.WRONG,
+        {"after_rule": "second", "rules": (rule("first", StopAction={}), rule("second"), rule())},
+    ),
+    ("recipients-verified", Health.WRONG, {"recipients": ("shop.example.org",)}),
+    (
+        "recipients-verified",
+        Health.WRONG,
+        {"recipients": ("a@example.org",), "receiving": {"example.org": "Pending"}},
+    ),
     ("rule", Health.WRONG, {"rules": (rule("other"),)}),
     ("rule", Health.WRONG, {"rules": (rule(enabled=False),)}),
     ("rule-actions", Health.WRONG, {"rules": (rule(StopAction={"Scope": "RuleSet"}),)}),
@@ -257,9 +272,8 @@ def test_there_are_twenty_checks_or_more() -> None:
     assert len(CHECKS) >= 20
 
 
-OPTIONAL = sorted(
-    set(Account.__struct_fields__) - {"now", "region", "command_version", "mx", "unreadable"}
-)
+ALWAYS = {"now", "region", "command_version", "mx", "unreadable", "after_rule", "recipients"}
+OPTIONAL = sorted(set(Account.__struct_fields__) - ALWAYS)
 
 
 @given(st.sets(st.sampled_from(OPTIONAL)))
@@ -269,6 +283,27 @@ def test_whatever_cannot_be_read_costs_only_its_own_answers(unread: set[str]) ->
     for name, found in findings(account).items():
         assert found.state in (Health.RIGHT, Health.UNKNOWN) or name == "rule-set", found
         assert found.found
+
+
+@pytest.mark.parametrize(
+    ("recipient", "identity"),
+    [
+        ("bob@shop.example.com", "example.com"),
+        (".example.com", "example.com"),
+        ("Shop.Example.com", "shop.example.com"),
+    ],
+)
+def test_a_recipient_is_verified_with_its_domain_or_a_parent(recipient: str, identity: str) -> None:
+    account = changed(recipients=(recipient,), receiving={identity: "Success"})
+    assert findings(account)["recipients-verified"].state is Health.RIGHT
+
+
+def test_a_rule_after_one_that_stops_other_mail_is_right() -> None:
+    first = rule("first", "other.example", StopAction={})
+    account = changed(
+        after_rule="first", recipients=("example.com",), rules=(first, rule("ses-bouncer"))
+    )
+    assert findings(account)["after-rule"].state is Health.RIGHT
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import fnmatch
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -26,6 +26,7 @@ from bouncer_console.doctor.dns import Dns, DnsError
 from bouncer_console.policy_in_force import InForce, policy_in_force
 
 _LOOK_BACK = timedelta(hours=24)
+_IDENTITIES_A_REQUEST = 100
 _SAMPLE = 20
 """Stored mails of which the records are looked up."""
 _SETTLED = timedelta(minutes=30)
@@ -129,8 +130,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     stack_status: str | Unread
     stack_version: str | Unread
     sending: Sending | Unread
+    after_rule: str
+    """The rule that ours comes after; empty: none."""
+    recipients: tuple[str, ...]
+    """Addresses and domains that our rule is for; empty: everyone."""
     identities: Mapping[str, str] | Unread
     """Identity to its verification status, of those that could cover the bounce sender."""
+    receiving: Mapping[str, str] | Unread
+    """The same of those that could cover the recipients."""
     active_rule_set: str | Unread | None
     rules: tuple[Rule, ...] | Unread
     functions: Mapping[str, Function] | Unread
@@ -176,11 +183,14 @@ class Reader:
         command_version: str,
         bounce_sender: str | None = None,
         rule_set: str | None = None,
+        after_rule: str | None = None,
+        recipients: Sequence[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """
         Args:
-            bounce_sender, rule_set: as they will be deployed; the stack's own where it exists.
+            bounce_sender, rule_set, after_rule, recipients: as they will be deployed; the
+                stack's own where it exists and they are not given.
         """
         self._stack = stack
         self._region = region
@@ -188,6 +198,8 @@ class Reader:
         self._command_version = command_version
         self._bounce_sender = bounce_sender
         self._rule_set = rule_set
+        self._after_rule = after_rule
+        self._recipients = tuple(recipients)
         self._clock = clock
 
     def read(self, advance: Callable[[str], None] = lambda _: None) -> Account:
@@ -204,6 +216,10 @@ class Reader:
         rule_set = self._told("ReceiptRuleSetName", self._rule_set, "--rule-set", found)
         advance("SES")
         active, rules = self._rules(rule_set)
+        given = {} if found is None else found.parameters
+        recipients = self._recipients or tuple(
+            each for each in given.get("Recipients", "").split(",") if each
+        )
         account = Account(
             now=self._clock(),
             region=self._client("ses").meta.region_name,
@@ -214,7 +230,10 @@ class Reader:
             stack_status=_tried(self._stack_status),
             stack_version=_tried(self._stack_version),
             sending=_tried(self._sending),
+            after_rule=self._after_rule or given.get("AfterRule", ""),
+            recipients=recipients,
             identities=_with(sender, self._identities),
+            receiving=_tried(lambda: self._receiving(recipients)),
             active_rule_set=active,
             rules=rules,
             functions=_needs(found, self._functions),
@@ -277,13 +296,21 @@ class Reader:
         )
 
     def _identities(self, sender: str) -> dict[str, str]:
-        domain = domain_of(sender)
-        labels = domain.split(".")
-        parents = [".".join(labels[n:]) for n in range(len(labels) - 1)]
-        answer = self._client("ses").get_identity_verification_attributes(
-            Identities=[sender, *parents]
-        )["VerificationAttributes"]
-        return {name: each["VerificationStatus"] for name, each in answer.items()}
+        return self._verification([sender, *with_parents(domain_of(sender))])
+
+    def _receiving(self, recipients: Iterable[str]) -> dict[str, str]:
+        domains = {name for each in recipients for name in with_parents(domain_named(each))}
+        return self._verification(sorted(domains))
+
+    def _verification(self, identities: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for some in itertools.batched(identities, _IDENTITIES_A_REQUEST, strict=False):
+            answer = self._client("ses").get_identity_verification_attributes(Identities=[*some])
+            found |= {
+                name: each["VerificationStatus"]
+                for name, each in answer["VerificationAttributes"].items()
+            }
+        return found
 
     def _rules(
         self, rule_set: str | Unread
@@ -550,13 +577,24 @@ def _policy(deployment: Deployment) -> InForce | Unread:
     return policy if policy.sure else Unread(policy.source)
 
 
+def with_parents(domain: str) -> list[str]:
+    """A domain, and those above it but for the last label's."""
+    labels = domain.split(".")
+    return [".".join(labels[n:]) for n in range(len(labels) - 1)]
+
+
+def domain_named(recipient: str) -> str:
+    """The domain of what a receipt rule is for: an address, a domain, or the dot before one."""
+    return recipient.rpartition("@")[2].lstrip(".").lower()
+
+
 def own_domains(account: Account) -> frozenset[str]:
     """The domains that mail is received for: the directory's, and those that the rule names."""
     boxes = () if isinstance(account.directory, Unread) else account.directory
     found = {domain_of(box.address) for box in boxes}
     rule = our_rule(account)
     if rule is not None:
-        found |= {each.rpartition("@")[2].lstrip(".") for each in rule.recipients}
+        found |= {domain_named(each) for each in rule.recipients}
     return frozenset(domain for domain in found if domain)
 
 

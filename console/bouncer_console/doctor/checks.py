@@ -19,8 +19,10 @@ from bouncer_console.doctor.account import (
     Queue,
     Rule,
     Unread,
+    domain_named,
     our_rule,
     own_domains,
+    with_parents,
 )
 from bouncer_console.policy import senders_not_allowed
 
@@ -327,6 +329,44 @@ def _rule_set(account: Account) -> _Result:
         f"deploy into it (ReceiptRuleSetName={active}), or bouncer rules activate {wanted} "
         "--replace",
     )
+
+
+@_check("after-rule")
+def _after_rule(account: Account) -> _Result:
+    rules, after = _read(account.rules), account.after_rule
+    if not after:
+        return _right("AfterRule is empty: our rule comes first")
+    names = [each.name for each in rules]
+    if after not in names:
+        return _wrong(
+            f"the rule set has no rule {after}: a deployment with AfterRule={after} rolls back",
+            f"name one of its rules: {_some(names)}" if names else "deploy without AfterRule",
+        )
+    ours = Rule(name="", recipients=account.recipients)
+    before = rules[: names.index(after) + 1]
+    stopping = [each.name for each in before if each.enabled and each.stops]
+    taking = [each.name for each in before if each.name in stopping and _same_mail(each, ours)]
+    if taking:
+        return _wrong(
+            f"our rule comes after {_some(taking)}, which stops the same mail",
+            "deploy with an AfterRule that comes before it, or with none",
+        )
+    return _right(f"our rule comes after {after}")
+
+
+@_check("recipients-verified")
+def _recipients_verified(account: Account) -> _Result:
+    if not account.recipients:
+        return _right("Recipients is empty: our rule is for every verified domain")
+    verified = {name for name, state in _read(account.receiving).items() if state == "Success"}
+    domains = sorted({domain_named(each) for each in account.recipients})
+    missing = [each for each in domains if not verified & {*with_parents(each)}]
+    if missing:
+        return _wrong(
+            f"SES takes no mail for {_some(missing)}: not verified in {account.region}",
+            f"verify it: aws sesv2 create-email-identity --email-identity {missing[0]}",
+        )
+    return _right(f"{_some(domains)}: verified")
 
 
 @_check("rule")

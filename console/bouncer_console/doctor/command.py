@@ -1,5 +1,6 @@
 """`bouncer doctor`: the findings as a table, or JSON."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -36,6 +37,12 @@ def doctor(
     rule_set: Annotated[
         str | None, typer.Option(help="Before the first deployment: the ReceiptRuleSetName.")
     ] = None,
+    after_rule: Annotated[
+        str | None, typer.Option(help="Before a deployment: the AfterRule it will have.")
+    ] = None,
+    recipients: Annotated[
+        str, typer.Option(help="Before a deployment: the Recipients, separated by commas.")
+    ] = "",
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
     dns_server: DnsOption = None,
@@ -47,7 +54,13 @@ def doctor(
     """
     with plain_errors(DnsError):
         found = findings(
-            stack, region, bounce_sender=bounce_sender, rule_set=rule_set, dns_server=dns_server
+            stack,
+            region,
+            bounce_sender=bounce_sender,
+            rule_set=rule_set,
+            after_rule=after_rule,
+            recipients=[each for each in recipients.split(",") if each],
+            dns_server=dns_server,
         )
     if as_json:
         print_json({"checks": found})
@@ -63,6 +76,8 @@ def findings(
     *,
     bounce_sender: str | None = None,
     rule_set: str | None = None,
+    after_rule: str | None = None,
+    recipients: Sequence[str] = (),
     dns_server: str | None = None,
 ) -> list[Finding]:
     """Read the account and judge it.
@@ -77,6 +92,8 @@ def findings(
         command_version=version("ses-bouncer"),
         bounce_sender=bounce_sender,
         rule_set=rule_set,
+        after_rule=after_rule,
+        recipients=recipients,
     )
     return list(examine(reader.read(advance=lambda what: note(f"reading {what}"))))
 
