@@ -38,20 +38,23 @@ class Picture(NamedTuple):
 
 PICTURES = [
     Picture("web-now", "/now"),
+    Picture("web-mail", "/mail?id={bounced}", height=900),
+    Picture("web-attack", "/attack?since=1h", height=1000),
     Picture("web-directory", "/directory"),
-    Picture("web-explain", "/policy/explain", scheme="dark"),
-    Picture("web-phone", "/directory", 390, 780, "dark"),
+    Picture("web-explain", "/mail?id={bounced}&explain=yes", height=900, scheme="dark"),
+    Picture("web-phone", "/now", 390, 780, "dark"),
 ]
+"""`{bounced}` is the id of a mail whose sender was told."""
 
 
-def take(browser: Browser, address: str, picture: Picture, folder: Path) -> Path:
+def take(browser: Browser, address: str, picture: Picture, folder: Path, bounced: str) -> Path:
     """Write one picture."""
     context = browser.new_context(
         viewport={"width": picture.width, "height": picture.height}, color_scheme=picture.scheme
     )
     page = context.new_page()
     page.goto(address)
-    page.goto(address.partition("/?")[0] + picture.path)
+    page.goto(address.partition("/?")[0] + picture.path.format(bounced=bounced))
     page.wait_for_selector("main:not(:has(progress))", timeout=60_000)
     file = folder / f"{picture.name}.png"
     page.screenshot(path=file)
@@ -59,10 +62,15 @@ def take(browser: Browser, address: str, picture: Picture, folder: Path) -> Path
     return file
 
 
-def mail_stories(aws: Aws) -> None:
-    """Mail every story, and wait until the rules are through with all of them."""
+def mail_stories(aws: Aws) -> str:
+    """Mail every story, and wait until the rules are through with all of them.
+
+    Returns:
+        The id of one whose sender was told.
+    """
     mail = web.LocalMail(aws)
-    sent = {mail.send(each.mail_from, each.recipients, each.mail) for each in STORIES}
+    ids = {each.name: mail.send(each.mail_from, each.recipients, each.mail) for each in STORIES}
+    sent = set(ids.values())
 
     def through() -> bool | None:
         time.sleep(1)
@@ -72,6 +80,7 @@ def mail_stories(aws: Aws) -> None:
         return None
 
     until(through, "the receipt rules did not end", 300)
+    return ids["unknown-recipient"]
 
 
 def main() -> None:
@@ -83,11 +92,11 @@ def main() -> None:
     end_on_signals()
     try:
         with deployed() as (aws, _outputs):
-            mail_stories(aws)
+            bounced = mail_stories(aws)
             with web.page(aws) as address, sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
                 for each in PICTURES:
-                    file = take(browser, address, each, FOLDER)
+                    file = take(browser, address, each, FOLDER, bounced)
                     screen.print(f"  {file.relative_to(ROOT)}: {file.stat().st_size // 1000} kB")
     except StackError as error:
         screen.print(str(error))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import typer
 
 from bouncer_console.mail import REGION
 from bouncer_console.web.app import Server
-from bouncer_console.web.site import ProblemError
+from bouncer_console.web.site import LocalBounce, ProblemError
 from local.aws.gate import Credentials
 from local.stack import ROOT, STACK, Aws, StackError, stop
 
@@ -46,6 +47,19 @@ class LocalMail:
         """As Local has it."""
         traces = (each for each in self._aws.listing("mails") if each["message_id"] == message_id)
         return next(traces, None)
+
+    def bounces(self, message_id: str) -> Sequence[LocalBounce]:
+        """As Local has it."""
+        return [
+            LocalBounce(
+                at=datetime.fromtimestamp(each["arrived"], UTC),
+                request=each["request"],
+                dsn=Path(each["dsn"]).read_text("ascii", "replace") if each["dsn"] else "",
+                error=each["error"] or "",
+            )
+            for each in self._aws.listing("bounces")
+            if each["request"].get("OriginalMessageId") == message_id
+        ]
 
 
 def _accepted(what: str, answered: tuple[int, bytes]) -> str:

@@ -1,11 +1,12 @@
 """Dead letters: what nobody could handle, read, judged and tried again; `bouncer redrive`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import batched
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from bouncer.delivery.bounce import WINDOW
 from bouncer.delivery.queue import PoisonError, decode
-from bouncer.message import MalformedEventError, parse_event
+from bouncer.message import MalformedEventError, parse_event, parse_notice
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -32,7 +33,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """One dead letter."""
 
     kind: str
-    """bounce or event: which queue it is in."""
+    """bounce, event, notice or deletion: which queue it is in."""
     why: str
     handle: str
     body: str
@@ -49,9 +50,11 @@ def redrive(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Try the dead letters again: bounces go back to the queue, events to the function.
+    """Try the dead letters again: each goes back to the queue or the function that failed at it.
 
-    What is too old for SES's 24 hours, or unreadable, stays where it is.
+    Bounces go to the queue, events to the function, notices of mails to the audit, deletions of
+    stored mail to the mailboxes' usage. A bounce or an event that is too old for SES's 24 hours,
+    and whatever is unreadable, stays where it is.
     """
     with plain_errors(DeploymentError):
         deployment = Deployment.find(stack, region)
@@ -102,12 +105,28 @@ def receive(deployment: Deployment) -> list[Letter]:
     To look at them wears nothing out: these queues give up no message for being received often.
     """
     sqs = deployment.client("sqs")
-    found = [
-        read(*each)
-        for kind, read in _READERS.items()
-        for each in _messages(sqs, _queue(deployment, kind))
-    ]
-    return [_judged(each, deployment.window_margin) for each in found]
+    margin = deployment.window_margin
+
+    def of_kind(kind: _Kind) -> list[Letter]:
+        queue = kind.dead(deployment)
+        letters = (kind.read(*each) for each in _messages(sqs, queue)) if queue else ()
+        return [_judged(each, margin) for each in letters]
+
+    with ThreadPoolExecutor(len(_KINDS)) as pool:
+        return [letter for letters in pool.map(of_kind, _KINDS.values()) for letter in letters]
+
+
+def waiting(deployment: Deployment) -> int:
+    """About how many there are."""
+    sqs, name = deployment.client("sqs"), "ApproximateNumberOfMessages"
+    queues = [url for kind in _KINDS.values() if (url := kind.dead(deployment))]
+
+    def number(url: str) -> int:
+        asked = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+        return int(asked["Attributes"][name])
+
+    with ThreadPoolExecutor(len(_KINDS)) as pool:
+        return sum(pool.map(number, queues))
 
 
 def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
@@ -115,7 +134,7 @@ def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
     sqs = deployment.client("sqs")
     queues: dict[str, list[str]] = {}
     for letter in letters:
-        queues.setdefault(_queue(deployment, letter.kind), []).append(letter.handle)
+        queues.setdefault(_KINDS[letter.kind].dead(deployment), []).append(letter.handle)
     for queue, handles in queues.items():
         for some in batched(handles, _BATCH, strict=False):
             entries = [
@@ -131,12 +150,6 @@ def look(deployment: Deployment) -> list[Letter]:
     letters = receive(deployment)
     put_back(deployment, letters)
     return letters
-
-
-def _queue(deployment: Deployment, kind: str) -> str:
-    if kind == "bounce":
-        return deployment.output("BounceDeadLetterQueue")
-    return deployment.output("EventDeadLetterQueue")
 
 
 def _messages(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
@@ -192,10 +205,81 @@ def _event_letter(handle: str, body: str) -> Letter:
     )
 
 
-_READERS = {"bounce": _bounce_letter, "event": _event_letter}
+def _notice_letter(handle: str, body: str) -> Letter:
+    try:
+        mail, why = parse_notice(body), "it tells of no mail"
+    except MalformedEventError as error:
+        mail, why = None, str(error)
+    if mail is None:
+        return Letter(kind="notice", why=why, handle=handle, body=body)
+    return Letter(
+        kind="notice",
+        message_id=mail.message_id,
+        received_at=mail.received_at,
+        why="the audit failed too often",
+        handle=handle,
+        body=body,
+    )
+
+
+def _deletion_letter(handle: str, body: str) -> Letter:
+    try:
+        event = json.loads(body)
+        key: str = event["detail"]["object"]["key"]
+        message_id = key.rpartition("/")[2]
+        at = datetime.fromisoformat(event["time"]) if "time" in event else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"no deletion of a stored mail: {type(error).__name__}: {error}"
+        return Letter(kind="deletion", why=why, handle=handle, body=body)
+    return Letter(
+        kind="deletion",
+        message_id=message_id,
+        received_at=at if at is not None and at.tzinfo is not None else None,
+        why="the mailbox's usage could not be changed",
+        handle=handle,
+        body=body,
+    )
+
+
+class _Kind(NamedTuple):
+    """One kind of dead letters."""
+
+    read: Callable[[str, str], Letter]
+    dead: Callable[[Deployment], str]
+    """Their queue; "" where the stack has none."""
+    back: Callable[[Deployment], str] | None = None
+    """The queue that they go back to; None: they go to the function."""
+    expires: bool = True
+    """Whether SES's 24 hours end it."""
+
+
+_KINDS = {
+    "bounce": _Kind(
+        _bounce_letter,
+        dead=lambda stack: stack.output("BounceDeadLetterQueue"),
+        back=lambda stack: stack.output("BounceQueue"),
+    ),
+    "event": _Kind(_event_letter, dead=lambda stack: stack.output("EventDeadLetterQueue")),
+    # The audit looks at old mail too: it ends what was left open, and bounces nobody.
+    "notice": _Kind(
+        _notice_letter,
+        dead=lambda stack: stack.output("AuditDeadLetterQueue"),
+        back=lambda stack: stack.output("AuditQueue"),
+        expires=False,
+    ),
+    "deletion": _Kind(
+        _deletion_letter,
+        dead=lambda stack: stack.outputs.get("UsageDeadLetterQueue", ""),
+        back=lambda stack: stack.output("UsageQueue"),
+        expires=False,
+    ),
+}
 
 
 def _judged(letter: Letter, margin: timedelta) -> Letter:
+    if not _KINDS[letter.kind].expires:
+        readable = bool(letter.message_id)
+        return msgspec.structs.replace(letter, verdict="again" if readable else letter.verdict)
     if letter.received_at is None:
         return letter
     too_old = datetime.now(UTC) >= letter.received_at + WINDOW - margin
@@ -207,8 +291,8 @@ def try_again(deployment: Deployment, letter: Letter) -> str:
     if letter.verdict != "again":
         return ""
     sqs = deployment.client("sqs")
-    if letter.kind == "bounce":
-        sqs.send_message(QueueUrl=deployment.output("BounceQueue"), MessageBody=letter.body)
+    if back := _KINDS[letter.kind].back:
+        sqs.send_message(QueueUrl=back(deployment), MessageBody=letter.body)
         result = "queued"
     else:
         answer = deployment.client("lambda").invoke(
@@ -218,6 +302,6 @@ def try_again(deployment: Deployment, letter: Letter) -> str:
         if answer.get("FunctionError"):
             return f"failed again: {payload}"
         result = payload
-    queue = _queue(deployment, letter.kind)
+    queue = _KINDS[letter.kind].dead(deployment)
     sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter.handle)
     return result

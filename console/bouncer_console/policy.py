@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import Policy
 from bouncer.policy.file import json_schema, validator_schema
-from bouncer.policy.load import load_file
+from bouncer.policy.load import load, load_file
 from bouncer.policy.review import SampleText, review, sample_texts, unreachable
 from bouncer_console.checkout import DEFAULT_POLICY
 from bouncer_console.deployment import (
@@ -132,39 +132,56 @@ def push(
 ) -> None:
     """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
     with plain_errors(PolicyError, DeploymentError):
-        policy = load_file(file)
+        load_file(file)
         text = file.read_text("utf-8-sig")
-        content = text if text.lstrip().startswith("{") else json.dumps(tomllib.loads(text))
-        deployment = Deployment.find(stack, region)
-        if problems := senders_not_allowed(policy, deployment):
-            fail("\n".join(f"{file}: {each}" for each in problems))
-        appconfig = deployment.client("appconfig")
-        application = deployment.output("PolicyApplication")
-        profile = deployment.output("PolicyProfile")
-        version = appconfig.create_hosted_configuration_version(
-            ApplicationId=application,
-            ConfigurationProfileId=profile,
-            Content=content.encode(),
-            ContentType="application/json",
-        )["VersionNumber"]
-        note(f"version {version} is stored; deploying it")
-        try:
-            appconfig.start_deployment(
-                ApplicationId=application,
-                EnvironmentId=deployment.output("PolicyEnvironment"),
-                ConfigurationProfileId=profile,
-                ConfigurationVersion=str(version),
-                DeploymentStrategyId=deployment.output("PolicyStrategy"),
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConflictException":
-                raise
-            fail(
-                f"version {version} is stored, but another deployment is under way; "
-                "push again in a minute"
-            )
+        version = pushed(Deployment.find(stack, region), text, str(file))
     text = f"{file} is version {version} of the policy of {stack}."
     report(text, as_json, file=str(file), stack=stack, version=version)
+
+
+def pushed(deployment: Deployment, text: str, origin: str) -> int:
+    """Store a policy in AppConfig and begin to deploy it.
+
+    Args:
+        origin: what errors call it.
+
+    Returns:
+        Its version.
+
+    Raises:
+        PolicyError: it is wrong, or another deployment is under way.
+        DeploymentError, ClientError
+    """
+    policy = load(text, origin)
+    content = text if text.lstrip().startswith("{") else json.dumps(tomllib.loads(text))
+    if problems := senders_not_allowed(policy, deployment):
+        raise PolicyError("\n".join(f"{origin}: {each}" for each in problems))
+    appconfig = deployment.client("appconfig")
+    application = deployment.output("PolicyApplication")
+    profile = deployment.output("PolicyProfile")
+    version: int = appconfig.create_hosted_configuration_version(
+        ApplicationId=application,
+        ConfigurationProfileId=profile,
+        Content=content.encode(),
+        ContentType="application/json",
+    )["VersionNumber"]
+    note(f"version {version} is stored; deploying it")
+    try:
+        appconfig.start_deployment(
+            ApplicationId=application,
+            EnvironmentId=deployment.output("PolicyEnvironment"),
+            ConfigurationProfileId=profile,
+            ConfigurationVersion=str(version),
+            DeploymentStrategyId=deployment.output("PolicyStrategy"),
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ConflictException":
+            raise
+        raise PolicyError(
+            f"version {version} is stored, but another deployment is under way; "
+            "push again in a minute"
+        ) from error
+    return version
 
 
 @app.command()

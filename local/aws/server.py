@@ -138,7 +138,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     from ministack.app import app as ministack  # noqa: PLC0415
     from ministack.core import lambda_runtime  # noqa: PLC0415
 
-    from local.aws import environments, metrics, ses  # noqa: PLC0415
+    from local.aws import environments, logs, metrics, ses  # noqa: PLC0415
 
     weather = Weather()
     runner = RuleRunner(
@@ -164,6 +164,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     ses.install(send_bounce, outgoing, filters)
     ended = threading.Event()
     metrics.install(ended)
+    logs.install()
     unguessable_sessions(key.secret_access_key)
     work = environments.Work()
     environments.processes_die_alone(work)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -77,8 +78,31 @@ def test_what_a_mail_counts_is_found_by_the_dashboards_names(
     assert ("AWS/Lambda", "Errors", frozenset([("FunctionName", inbound)])) in found & shown
 
 
-def test_the_tables_fields_are_in_the_log(site: Site) -> None:
+def test_the_tables_show_who_was_refused(site: Site, body: dict[str, Any]) -> None:
     line = site.decided(site.mail("nobody@example.com"))
     recipients = line.pop("recipients")
     fields = {*line, *(f"recipients.0.{name}" for name in recipients[0])}
-    assert set(dashboard.FIELDS) - {"sender_domain"} <= fields  # which only hashed addresses have
+    assert set(dashboard.FIELDS) <= fields
+    logs, now = site.client("logs"), int(time.time())
+    for widget in (each["properties"] for each in body["widgets"] if each["type"] == "log"):
+        source, _, query = widget["query"].partition(" | ")
+        group = re.fullmatch("SOURCE '(.+)'", source)
+        assert group is not None
+        query_id = logs.start_query(
+            logGroupName=group[1], startTime=now - 3600, endTime=now + 60, queryString=query
+        )["queryId"]
+
+        def answered(query_id: str = query_id) -> list[Any] | None:
+            answer = logs.get_query_results(queryId=query_id)
+            return answer["results"] if answer["status"] == "Complete" else None
+
+        rows = [
+            {each["field"]: each["value"] for each in row}
+            for row in until(answered, "the query did not end")
+        ]
+        refused = {
+            **{name: line[name] for name in ("sender", "sender_domain")},
+            "recipient": "nobody@example.com",
+        }
+        name = next(each for each in rows[0] if each != "mails")
+        assert {row[name]: int(row["mails"]) for row in rows}[refused[name]] >= 1

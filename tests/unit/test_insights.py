@@ -29,15 +29,16 @@ def texts(reader: Log, since: datetime = START, until: datetime = END) -> list[s
     rows=st.integers(3, 20),
     page=st.integers(1, 20),
     whole_last_second=st.booleans(),
+    enough=st.none() | st.integers(1, 30),
 )
 def test_every_line_of_the_time_comes_once_and_the_newest_first(
-    milliseconds: list[int], rows: int, page: int, whole_last_second: bool
+    milliseconds: list[int], rows: int, page: int, whole_last_second: bool, enough: int | None
 ) -> None:
     client = FakeLogs(rows=rows, page=page, whole_last_second=whole_last_second)
     for number, each in enumerate(milliseconds):
         client.add(START + timedelta(milliseconds=each), str(number))
     reader = log(client)
-    found = list(reader.lines([], START, END))
+    found = list(reader.lines([], START, END, enough=enough))
     wanted = {str(n) for n, each in enumerate(milliseconds) if 0 <= each < 120_000}
     assert len({each.text for each in found}) == len(found)
     assert [each.at for each in found] == sorted((each.at for each in found), reverse=True)
@@ -46,7 +47,7 @@ def test_every_line_of_the_time_comes_once_and_the_newest_first(
     else:
         assert {each.text for each in found} == wanted
     fullest = max((milliseconds.count(each) for each in milliseconds), default=0)
-    if rows >= 20 and fullest < 3 and len(milliseconds) <= rows:
+    if enough is None and rows >= 20 and fullest < 3 and len(milliseconds) <= rows:
         assert reader.cost.queries == 1
 
 
@@ -67,6 +68,15 @@ def test_a_large_answer_is_not_asked_for_more_often_than_it_takes() -> None:
     assert len(texts(reader)) == 10_000
     assert reader.cost.queries <= 20
     assert not reader.cost.cut
+
+
+def test_who_wants_the_newest_only_is_not_given_a_day() -> None:
+    client = FakeLogs()
+    for number in range(5000):
+        client.add(START + timedelta(milliseconds=number * 20), str(number))
+    lines = log(client).lines([], START, END, enough=50)
+    assert [next(lines).text for _ in range(50)] == [str(n) for n in range(4999, 4949, -1)]
+    assert [each["limit"] for each in client.started] == [50, 200]
 
 
 def test_what_was_scanned_is_counted_and_has_a_price() -> None:

@@ -77,6 +77,8 @@ class Log:
         since: datetime,
         until: datetime,
         on_read: Callable[[float], None] = lambda _: None,
+        *,
+        enough: int | None = None,
     ) -> Iterator[Line]:
         """Lines that match all of the patterns, the newest first.
 
@@ -84,6 +86,7 @@ class Log:
             patterns: regular expressions, made with `literal` where they hold what others wrote.
             since, until: whole seconds count; `until` is not included.
             on_read: told the share of the range that was read, from 0 to 1.
+            enough: whoever asks expects to take no more; he gets more if he does.
 
         Raises:
             InsightsError: a query failed, or the account runs too many.
@@ -91,47 +94,49 @@ class Log:
         """
         first, last = int(since.timestamp()), int(-(-until.timestamp() // 1))
         ranges = [(first, last)] if first < last else []
-        query = _query(patterns)
+        query, limit = _query(patterns), min(enough or self._rows, self._rows)
         while ranges:
             start, end = ranges.pop()
-            rows, matched = self._ask(query, start, end)
+            rows, matched = self._ask(query, start, end, limit)
             here = [each for each in rows if start <= each.at.timestamp() < end]
             if matched > len(rows):
-                here, left = self._cut(here, start, end, matched)
+                here, left = self._cut(here, (start, end), matched, limit)
                 ranges += left
+                limit = min(4 * limit, self._rows)
             yield from here
             on_read((last - (ranges[-1][1] if ranges else first)) / (last - first))
 
     def count(self, patterns: Sequence[str], since: datetime, until: datetime) -> int:
         """How many lines match, without reading them."""
         first, last = int(since.timestamp()), int(-(-until.timestamp() // 1))
-        return self._ask(_query(patterns), first, last, limit=1)[1]
+        return self._ask(_query(patterns), first, last, 1)[1]
 
     def _cut(
-        self, rows: list[Line], start: int, end: int, matched: int
+        self, rows: list[Line], asked: tuple[int, int], matched: int, limit: int
     ) -> tuple[list[Line], list[tuple[int, int]]]:
         """What is whole of an answer that was cut, and the ranges that are still to be asked."""
+        start, end = asked
         oldest = int(rows[-1].at.timestamp()) if rows else end
         whole = [each for each in rows if each.at.timestamp() >= oldest + 1]
         if whole:
-            pieces = -(-(matched - len(whole)) // max(len(rows) * 4 // 5, 1))
+            # What AWS gives at once is known only where no smaller number was asked for.
+            most = self._rows if limit < self._rows else len(rows)
+            pieces = -(-(matched - len(whole)) // max(most * 4 // 5, 1))
             return whole, _pieces(start, oldest + 1, pieces)
+        if limit < self._rows:
+            return [], [asked]
         if end - start > 1:
             return [], _pieces(start, end, 2)
         self.cost.cut = True
         return rows, []
 
-    def _ask(
-        self, query: str, start: int, end: int, limit: int | None = None
-    ) -> tuple[list[Line], int]:
+    def _ask(self, query: str, start: int, end: int, limit: int) -> tuple[list[Line], int]:
         """Rows, and how many there would be without a limit."""
-        query_id = self._begin(query, start, end, limit or self._rows)
+        query_id = self._begin(query, start, end, limit)
         try:
             answer = self._answer(query_id)
             rows = [_line(each) for each in answer["results"]]
             while token := answer.get("nextToken"):
-                if limit:
-                    break
                 answer = self._client.get_query_results(queryId=query_id, nextToken=token)
                 rows += [_line(each) for each in answer["results"]]
         except BaseException:
@@ -183,8 +188,10 @@ class Log:
 def literal(text: str) -> str:
     """A pattern that matches this text as it stands inside of a JSON string, whatever it holds."""
     inside = msgspec.json.encode(text.encode("utf-8", "replace").decode()).decode()[1:-1]
-    # Before ASCII punctuation a backslash means the character itself in every dialect.
-    return re.sub(r"([!-/:-@\[-^`{-~])", r"\\\1", inside)
+    # Before ASCII punctuation a backslash means the character itself in every dialect; what ends
+    # or begins something in the query around the pattern is not written at all.
+    escaped = re.sub(r"([!-/:-@\[-^`{-~])", r"\\\1", inside)
+    return re.sub(r"\\([/#|])", lambda found: f"\\x{ord(found[1]):02x}", escaped)
 
 
 def _query(patterns: Sequence[str]) -> str:

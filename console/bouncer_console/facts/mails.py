@@ -75,6 +75,8 @@ class MailFacts(msgspec.Struct, frozen=True, kw_only=True):
     objections: tuple[str, ...] = ()
     """Every guard that objected."""
     disposition: str = ""
+    policy: str = ""
+    """The digest of the policy that decided."""
     observed: bool = False
     """It was handled in observe mode: nothing was sent or stopped."""
     late: bool = False
@@ -159,6 +161,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, rename={"late": "found-un
     suppressed: Text | None = None
     objections: tuple[Text, ...] = ()
     disposition: Text | None = None
+    policy: Text | None = None
     observed: bool = False
     late: bool = False
     recipients: tuple[_Recipient, ...] = ()
@@ -190,6 +193,7 @@ def parse_line(text: str, at: datetime) -> MailFacts | None:
         suppressed=suppressed,
         objections=line.objections,
         disposition=line.disposition or "",
+        policy=line.policy or "",
         observed=line.observed,
         late=line.late,
         recipients=tuple(map(_recipient, line.recipients)),

@@ -148,7 +148,10 @@ class MailLog:
                     "that takes dynamodb:GetItem on BounceTable; by time alone you find it without"
                 )
             patterns = [PATTERN, *wanted.patterns(key)]
-            mails = merged(_newest(self._read(patterns, since, until, on_read), at_most))
+            # A mail has a line, and one more for each time that the worker had its bounce.
+            enough = None if at_most is None else 3 * at_most
+            lines = self._read(patterns, since, until, on_read, enough)
+            mails = merged(_newest(lines, at_most))
         found = [wanted.first(each, key) for each in mails if wanted.holds(each, key)]
         return found if at_most is None else found[:at_most]
 
@@ -164,12 +167,14 @@ class MailLog:
     def as_of_now(self, mails: Iterable[MailFacts]) -> list[MailFacts]:
         """The same mails, with what the ledger says of bounces that the log saw begun."""
         key = self._key() if self._addresses is LogAddresses.HASH else None
-        return [
-            with_ledger(each, self._ledger.history(each.message_id), key)
-            if any(recipient.state and not recipient.settled for recipient in each.recipients)
-            else each
-            for each in mails
-        ]
+
+        def now(mail: MailFacts) -> MailFacts:
+            if all(each.settled or not each.state for each in mail.recipients):
+                return mail
+            return with_ledger(mail, self._ledger.history(mail.message_id), key)
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(now, mails))
 
     def _read(
         self,
@@ -177,8 +182,9 @@ class MailLog:
         since: datetime,
         until: datetime,
         on_read: OnRead,
+        enough: int | None = None,
     ) -> Iterator[MailFacts]:
-        for line in self._log.lines(patterns, since, until, on_read):
+        for line in self._log.lines(patterns, since, until, on_read, enough=enough):
             if (mail := parse_line(line.text, line.at)) is not None:
                 yield mail
 

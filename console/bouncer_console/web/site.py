@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, NoReturn, Protocol
 
 import anyio.to_thread
@@ -69,6 +70,17 @@ class ProblemError(Exception):
         self.status = status
 
 
+class LocalBounce(msgspec.Struct, frozen=True, kw_only=True):
+    """A SendBounce call that arrived at AWS on this machine."""
+
+    at: datetime
+    request: Mapping[str, Any]
+    dsn: str
+    """As its reader gets it; "" where the call was refused."""
+    error: str
+    """SES's code, or ""."""
+
+
 class Local(Protocol):
     """AWS on this machine, which can be given mail."""
 
@@ -85,6 +97,10 @@ class Local(Protocol):
 
     def steps(self, message_id: str) -> Mapping[str, Any] | None:
         """What the receipt rules did with a mail, as `/_local/mails` lists it."""
+        ...
+
+    def bounces(self, message_id: str) -> Sequence["LocalBounce"]:
+        """What was sent because of a mail."""
         ...
 
 

@@ -72,6 +72,8 @@ class Handled(msgspec.Struct, frozen=True, kw_only=True):
     """Mailboxes that this mail took past the mark."""
     facts: tuple[Facts, ...] = ()
     """What the decisions were made from, in the recipients' order."""
+    policy: str = ""
+    """The digest of the policy that decided."""
 
     @property
     def unknown_domains(self) -> tuple[str, ...]:
@@ -228,6 +230,7 @@ class Inbound:
             recorded=self._record(plan, fates, withheld, until, late=late is not None),
             near_full=tuple(near_full),
             facts=planned.facts,
+            policy=planned.policy.digest,
         )
 
     def _record(

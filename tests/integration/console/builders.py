@@ -106,7 +106,10 @@ class Lambda:
 class Stack:
     """The stack as CloudFormation tells of it."""
 
-    def __init__(self, dead_letters: str, events: str, bounces: str) -> None:
+    def __init__(self, queue: Callable[[str], str]) -> None:
+        dead_letters, events, bounces = queue("dead-letters"), queue("events"), queue("bounces")
+        notices, dead_notices = queue("notices"), queue("dead-notices")
+        deletions, dead_deletions = queue("deletions"), queue("dead-deletions")
         self.bounce_queue = bounces
         self.dead_letters = dead_letters
         self.events = events
@@ -124,6 +127,10 @@ class Stack:
             "BounceQueue": bounces,
             "BounceDeadLetterQueue": dead_letters,
             "EventDeadLetterQueue": events,
+            "AuditQueue": notices,
+            "AuditDeadLetterQueue": dead_notices,
+            "UsageQueue": deletions,
+            "UsageDeadLetterQueue": dead_deletions,
             "ReceiptRuleSet": "inbound",
             "ReceiptRule": "ses-bouncer",
             "Usage": "managed",
@@ -202,16 +209,23 @@ def mailbox(*arguments: str | Path, **options: Any) -> Result:
     return bouncer("mailbox", *arguments, "--table", MAILBOXES, **options)
 
 
-def settle(dynamodb: DynamoDBClient, state: BounceState, message_id: str = "msg1") -> None:
+def settle(
+    dynamodb: DynamoDBClient,
+    state: BounceState,
+    message_id: str = "msg1",
+    sender: str = "",
+    reason: str = "unknown-recipient",
+) -> None:
     ledger = DynamoLedger(dynamodb, BOUNCES, retention=timedelta(days=14))
     entry = LedgerEntry(
         message_id=message_id,
         recipient=NOBODY,
         state=state,
-        reason="unknown-recipient",
+        reason=reason,
         status="5.1.1",
         received_at=datetime.now(UTC) - timedelta(hours=1),
         bounce_id="bounce-1",
+        reverse_path=sender,
     )
     ledger.record([entry], until=datetime.now(UTC) + timedelta(minutes=1))
 
@@ -231,6 +245,33 @@ def dead_event(sqs: SQSClient, stack: Stack, message_id: str = "msg1", hours: fl
     }
     sqs.send_message(QueueUrl=stack.events, MessageBody=json.dumps(record))
     return event
+
+
+NOTICE = {
+    "notificationType": "Received",
+    "mail": {
+        "timestamp": "2026-11-28T12:00:00.000Z",
+        "source": "pat@sender.example",
+        "messageId": "msg1",
+        "destination": ["nobody@example.com"],
+        "headersTruncated": False,
+        "headers": [],
+        "commonHeaders": {},
+    },
+    "receipt": {
+        "recipients": ["nobody@example.com"],
+        **{
+            f"{check}Verdict": {"status": "PASS"}
+            for check in ("spam", "virus", "spf", "dkim", "dmarc")
+        },
+        "action": {"type": "S3"},
+    },
+}
+DELETION = {
+    "detail-type": "Object Deleted",
+    "time": "2026-11-28T12:00:00Z",
+    "detail": {"object": {"key": f"{PREFIX}msg1"}},
+}
 
 
 def number_in(sqs: SQSClient, queue: str) -> int:

@@ -22,33 +22,6 @@ from tests.integration.console.builders import (
 )
 
 
-@pytest.fixture
-def deployed_policies(stack: Stack) -> list[dict[str, Any]]:
-    """What AppConfig was told to deploy; moto keeps versions and knows no deployments."""
-    appconfig = boto3.client("appconfig")
-    application = appconfig.create_application(Name="app")["Id"]
-    profile = appconfig.create_configuration_profile(
-        ApplicationId=application, Name="policy", LocationUri="hosted"
-    )["Id"]
-    stack.outputs |= {
-        "PolicyApplication": application,
-        "PolicyEnvironment": "live-env",
-        "PolicyProfile": profile,
-        "PolicyStrategy": "at-once",
-    }
-    started: list[dict[str, Any]] = []
-
-    def start(params: dict[str, Any], **_: Any) -> Any:
-        path = params["url_path"].strip("/").split("/")
-        started.append(
-            {"application": path[1], "environment": path[3], **json.loads(params["body"])}
-        )
-        return no_response(201), {"ResponseMetadata": {}}
-
-    stack.hooks.append(("appconfig", "before-call.appconfig.StartDeployment", start))
-    return started
-
-
 def test_a_policy_is_stored_and_deployed(
     stack: Stack, deployed_policies: list[dict[str, Any]]
 ) -> None:

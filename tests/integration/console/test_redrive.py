@@ -11,6 +11,8 @@ from tests.integration.builders import (
     no_response,
 )
 from tests.integration.console.builders import (
+    DELETION,
+    NOTICE,
     Stack,
     dead_bounce,
     dead_event,
@@ -87,6 +89,33 @@ def test_what_cannot_be_read_stays_where_it_is(stack: Stack, sqs: SQSClient, bod
     assert [each["verdict"] for each in report["letters"]] == ["unreadable"] * 2
     assert all(each["why"] for each in report["letters"])
     assert (len(bodies(sqs, stack.dead_letters)), len(bodies(sqs, stack.events))) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "back"), [("notice", NOTICE, "Audit"), ("deletion", DELETION, "Usage")]
+)
+def test_what_hangs_on_no_window_goes_back_to_its_queue_however_old(
+    stack: Stack, sqs: SQSClient, kind: str, body: Any, back: str
+) -> None:
+    dead, queue = stack.outputs[f"{back}DeadLetterQueue"], stack.outputs[f"{back}Queue"]
+    for text in (json.dumps(body), "not JSON", "{}", json.dumps({**body, "mail": 1, "detail": 1})):
+        sqs.send_message(QueueUrl=dead, MessageBody=text)
+    shown = printed_json("redrive")["letters"]
+    assert [(each["kind"], each["verdict"]) for each in shown].count((kind, "again")) == 1
+    assert [each["verdict"] for each in shown].count("unreadable") == 3
+    assert number_in(sqs, dead) == 4
+    done = [each["result"] for each in printed_json("redrive", "--run")["letters"]]
+    assert sorted(done, key=str) == [None, None, None, "queued"]
+    assert bodies(sqs, queue) == [body]
+    assert number_in(sqs, dead) == 3
+
+
+def test_a_stack_that_keeps_no_usage_has_no_queue_of_deletions(
+    stack: Stack, sqs: SQSClient
+) -> None:
+    del stack.outputs["UsageDeadLetterQueue"], stack.outputs["UsageQueue"]
+    dead_bounce(sqs, stack)
+    assert len(printed_json("redrive", "--run")["letters"]) == 1
 
 
 def test_more_dead_letters_than_one_read_holds_are_all_seen(stack: Stack, sqs: SQSClient) -> None:

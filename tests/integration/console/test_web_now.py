@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 
 import boto3
@@ -11,8 +12,10 @@ from mypy_boto3_sqs import SQSClient
 
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.ledger import BounceState, LedgerEntry
-from bouncer_console.glance import Glance, Series, Waiting
-from bouncer_console.web import plots
+from bouncer_console import plots
+from bouncer_console.glance import Glance, Waiting
+from bouncer_console.glance import Series as Counted
+from bouncer_console.web.pages.now import over_time
 from tests.integration.builders import BOUNCES, NOBODY, entry_of
 from tests.integration.console.builders import STACK, Stack, dead_bounce
 from tests.unit.web.builders import Answer, Browser
@@ -67,7 +70,7 @@ def test_now_shows_queue_mode_dead_letters_and_plots(
     assert answer.status == 200
     for part in ("Waiting 3", "Next slot free", "Dead letters 1", "The stack observes", "sent 7"):
         assert part in answer.text
-    assert 'alt="recipients: 7 sent"' in answer.html
+    assert 'alt="The last hour: recipients, per minute: sent 7 (at most 7)"' in answer.html
     assert answer.html.count("prefers-color-scheme: dark") == 2
 
 
@@ -116,6 +119,13 @@ def test_nobody_is_taken_out_without_being_named(
     assert entry_of(dynamodb, "msg1", NOBODY)["state"] == "queued"
 
 
+@pytest.mark.parametrize("sender", ["$(reboot)@evil.example", "a'; reboot #@evil.example"])
+def test_a_command_to_copy_does_nothing_else(stack: Stack, sender: str) -> None:
+    asked = Browser().post("/now/queue/drop", {"field": "sender", "value": sender}).text
+    command = asked.partition("bouncer queue drop ")[2].partition(" --run")[0]
+    assert shlex.split(command) == ["--sender", sender]
+
+
 # --- Plots -----------------------------------------------------------------------------------
 
 
@@ -123,28 +133,41 @@ def _svg(url: str) -> str:
     return base64.b64decode(url.removeprefix("data:image/svg+xml;base64,")).decode()
 
 
-def test_a_plot_is_a_picture_for_light_and_one_for_dark_with_words() -> None:
-    series = [
-        Series(name="sent", moments=(NOW - HOUR / 2,), values=(7.0,)),
-        Series(name="queued", moments=(), values=()),
-        Series(name="<b>", moments=(NOW - HOUR / 2, NOW - HOUR / 3), values=(1.0, 2.0)),
+def test_what_cloudwatch_counted_stands_in_columns() -> None:
+    counted = [
+        Counted(name="sent", moments=(NOW - HOUR / 2,), values=(7.0,)),
+        Counted(name="queued", moments=(), values=()),
+        Counted(name="<b>", moments=(NOW - HOUR / 2, NOW - HOUR * 2), values=(1.0, 2.0)),
     ]
-    picture = plots.over_time(
-        series, since=NOW - HOUR, until=NOW, period=timedelta(minutes=1), what="recipients"
-    )
-    assert picture.alternative == "recipients: 7 sent, 3 <b>"
-    light, dark = _svg(picture.light), _svg(picture.dark)
-    for each in (light, dark):
-        assert ">sent</text>" in each
-        assert "queued" not in each
-        assert "&lt;b&gt;" in each
-        assert not re.search(r"<(script|image|a)\b|href=\"[^#]", each)
-    assert light != dark
+    over = over_time(counted, NOW - HOUR, NOW, timedelta(minutes=1))
+    assert len(over.starts) in (60, 61)
+    assert [(each.name, sum(each.counts)) for each in over.series] == [("sent", 7), ("<b>", 1)]
+    at = over.starts[over.series[0].counts.index(7)]
+    assert at <= NOW - HOUR / 2 < at + over.width
+
+
+def test_a_plot_is_a_picture_for_light_and_one_for_dark_with_words() -> None:
+    counted = [
+        Counted(name="sent", moments=(NOW - HOUR / 2,), values=(7.0,)),
+        Counted(name="<b>$x$", moments=(NOW - HOUR / 2,), values=(1.0,)),
+    ]
+    over = over_time(counted, NOW - HOUR, NOW, timedelta(minutes=1))
+    for picture in (
+        plots.columns(over, title="Mail", size=plots.HALF),
+        plots.bars({"sent": 7, "<b>$x$": 1}, title="Mail"),
+    ):
+        assert "sent 7" in picture.alt
+        light, dark = _svg(picture.light), _svg(picture.dark)
+        for each in (light, dark):
+            assert ">sent</text>" in each
+            assert "&lt;b&gt;$x$" in each
+            assert not re.search(r"<(script|image|a)\b|href=\"[^#]", each)
+        assert light != dark
 
 
 def test_nothing_is_a_plot_too() -> None:
-    picture = plots.over_time([], since=NOW - HOUR, until=NOW, period=HOUR, what="recipients")
-    assert picture.alternative == "recipients: none"
+    picture = plots.columns(over_time([], NOW - HOUR, NOW, HOUR), title="Mail")
+    assert picture.alt == "Mail, per hour: nothing"
     assert "</svg>" in _svg(picture.light)
 
 

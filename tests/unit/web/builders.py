@@ -10,7 +10,7 @@ import httpx
 
 from bouncer_console.web.app import application
 from bouncer_console.web.pages import PAGES
-from bouncer_console.web.site import Local, Page, ProblemError, Site
+from bouncer_console.web.site import Local, LocalBounce, Page, ProblemError, Site
 
 PORT = 8123
 TOKEN = "the-token-of-this-run"
@@ -23,6 +23,7 @@ class LocalMail:
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[str, ...], bytes]] = []
         self.trace: dict[str, Any] | None = None
+        self.sent_bounces: dict[str, list[LocalBounce]] = {}
 
     def send(self, mail_from: str, recipients: Sequence[str], mail: bytes) -> str:
         if "refused@example.net" in recipients:
@@ -32,6 +33,9 @@ class LocalMail:
 
     def steps(self, message_id: str) -> Mapping[str, Any] | None:
         return self.trace if message_id == "mail1" else None
+
+    def bounces(self, message_id: str) -> Sequence[LocalBounce]:
+        return self.sent_bounces.get(message_id, [])
 
 
 class Answer:

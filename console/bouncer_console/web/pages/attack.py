@@ -1,5 +1,6 @@
 """An attack: who is refused, who writes, what is held back; and what helps, beside each."""
 
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,15 +16,16 @@ from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.source import MailLog
 from bouncer_console.facts.totals import Case, Share, Totals, lists, over_time, totals
-from bouncer_console.ip_filters import FilterError, IpFilters, Policy
+from bouncer_console.ip_filters import LIMIT, FilterError, IpFilters, Policy
 from bouncer_console.rules import plan_sync
 from bouncer_console.web.pages.mail import reading
-from bouncer_console.web.pages.policy import in_force
+from bouncer_console.web.pages.policy import in_appconfig, in_force
 from bouncer_console.web.site import Ask, Page, Standing, get, post
 from bouncer_console.web.text import Url, link
 
 PERIODS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7)}
 LINES = 100_000
+"""Of refused mail that are read at the most; some 150 MB in memory."""
 _TOP = 15
 _NAME = 320
 _CHANGES = 10
@@ -133,7 +135,13 @@ def mend(ask: Ask) -> Response:
         draft = _first_rule(in_force(ask).text, rule)
         draft = link("/policy/compare", draft=ask.site.keep(draft)) if draft else None
     return ask.show(
-        "mend.html", kind=kind, name=name, rule=rule, draft=draft, network=_network(kind, name)
+        "mend.html",
+        kind=kind,
+        name=name,
+        rule=rule,
+        draft=draft,
+        network=_network(kind, name),
+        appconfig=in_appconfig(ask.deployment),
     )
 
 
@@ -175,12 +183,14 @@ def block(ask: Ask) -> Response:
     if not address:
         ask.fail("That is no address and no network.")
     if not ask.sure:
+        number = ip_network(address, strict=False).num_addresses
+        whose = f", {number:,} addresses" if number > 1 else ""
         return ask.question(
-            f"Block {address}?",
+            f"Block {address}{whose}?",
             yes="Block it",
             post="/attack/block",
             fields={"address": address},
-            no=link("/attack/mend", kind="Host", name=address),
+            no="/attack/filters",
             detail=f"bouncer rules filter add {address}\n\nSES refuses it in the SMTP dialogue, "
             "for the whole account in this Region: no mail, no bounce, no trace here.",
         )
@@ -189,7 +199,33 @@ def block(ask: Ask) -> Response:
     except FilterError as error:
         ask.fail(str(error))
     said = "is blocked now" if new else "was blocked already"
-    return ask.done(f"{made.cidr} {said}: bouncer rules filter remove {made.name}", "/attack")
+    return ask.done(f"{made.cidr} {said}.", "/attack/filters")
+
+
+def filters(ask: Ask) -> Response:
+    """Every IP filter there is."""
+    found = IpFilters(ask.deployment.client("ses")).all()
+    found.sort(key=lambda each: (each.policy, each.cidr))
+    return ask.show("filters.html", filters=found, limit=LIMIT)
+
+
+def unblock(ask: Ask) -> Response:
+    """Take an IP filter away, after a question."""
+    name = ask.form.get("name", "")[:_NAME]
+    if not ask.sure:
+        return ask.question(
+            f"Remove the IP filter {name}?",
+            yes="Remove it",
+            post="/attack/unblock",
+            fields={"name": name},
+            no="/attack/filters",
+            detail=f"bouncer rules filter remove {shlex.quote(name)}",
+        )
+    try:
+        gone = IpFilters(ask.deployment.client("ses")).remove(name)
+    except FilterError as error:
+        ask.fail(str(error))
+    return ask.done(f"The filter for {gone.cidr} is gone.", "/attack/filters")
 
 
 def sync(ask: Ask) -> Response:
@@ -229,5 +265,12 @@ def sync(ask: Ask) -> Response:
 PAGE = Page(
     path="/attack",
     title="Attack",
-    views=[get("", show), get("/mend", mend), post("/block", block), post("/sync", sync)],
+    views=[
+        get("", show),
+        get("/mend", mend),
+        get("/filters", filters),
+        post("/block", block),
+        post("/unblock", unblock),
+        post("/sync", sync),
+    ],
 )

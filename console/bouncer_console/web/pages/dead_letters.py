@@ -1,11 +1,9 @@
 """Dead letters: what nobody could handle, why, and once more."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from bouncer_console import dead_letters
@@ -14,47 +12,11 @@ from bouncer_console.web.site import Ask, Page, Standing, get, post
 
 _KEY = "dead-letters"
 _SHOWN = 200
-_OTHERS = {
-    "AuditDeadLetterQueue": "notices of mails, whose audit failed",
-    "UsageDeadLetterQueue": "deletions of stored mails, not taken off a mailbox's usage",
-}
-"""Queues that hold no bounce and no event, with what is in them."""
 
 
-class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look at the queues showed."""
-
-    letters: list[Letter]
-    others: list[tuple[str, str, int]]
-    """Of each other queue: what is in it, its URL, and how much."""
-
-
-def _look(deployment: Standing, says: Callable[[str], None]) -> Looked:
-    waiting = sum(
-        _number(deployment, deployment.output(output))
-        for output in ("BounceDeadLetterQueue", "EventDeadLetterQueue")
-    )
-    says(f"about {waiting:,} letters are read, ten at a time")
-    with ThreadPoolExecutor(2) as pool:
-        others = pool.submit(_others, deployment)
-        letters = dead_letters.look(deployment)
-        return Looked(letters=letters, others=others.result())
-
-
-def _others(deployment: Standing) -> list[tuple[str, str, int]]:
-    found = []
-    for output, what in _OTHERS.items():
-        url = deployment.outputs.get(output)
-        if url and (number := _number(deployment, url)):
-            found.append((what, url, number))
-    return found
-
-
-def _number(deployment: Standing, url: str) -> int:
-    """About how many messages wait in a queue."""
-    name = "ApproximateNumberOfMessages"
-    asked = deployment.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
-    return int(asked["Attributes"][name])
+def _look(deployment: Standing, says: Callable[[str], None]) -> list[Letter]:
+    says(f"about {dead_letters.waiting(deployment):,} letters are read, ten at a time")
+    return dead_letters.look(deployment)
 
 
 def show(ask: Ask) -> Response:
@@ -62,14 +24,12 @@ def show(ask: Ask) -> Response:
     job = ask.job((_KEY,), lambda says: _look(deployment, says), fresh=5, wait=1.5)
     if not job.done:
         return ask.wait(job)
-    looked = job.answer()
-    letters = sorted(looked.letters, key=_when, reverse=True)
+    letters = sorted(job.answer(), key=_when, reverse=True)
     return ask.show(
         "dead-letters.html",
         letters=letters[:_SHOWN],
         all=len(letters),
         again=sum(each.verdict == "again" for each in letters),
-        others=looked.others,
     )
 
 
@@ -90,7 +50,8 @@ def redrive(ask: Ask) -> Response:
             no="/dead-letters",
             detail=(
                 "A bounce goes back to the queue, and is sent if SES's 24 hours are not over. "
-                "An event goes to the function, which decides it now; nobody is told twice.\n"
+                "An event goes to the function, which decides it now; nobody is told twice. "
+                "A notice goes to the audit, a deletion to the mailbox's usage.\n"
             )
             + ("" if message_id else "\nbouncer redrive --run"),
         )

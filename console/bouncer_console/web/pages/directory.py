@@ -20,6 +20,7 @@ from bouncer.mailboxes import (
 )
 from bouncer.policy.conditions import parse_size
 from bouncer_console import mailbox_check
+from bouncer_console.census import STEPS, Census
 from bouncer_console.mailbox import Filter, Target, change
 from bouncer_console.mailbox_files import MailboxFileError
 from bouncer_console.web.site import Ask, Page, ProblemError, get, post
@@ -33,6 +34,10 @@ _CALLS = 100
 _SEARCH_IS_FRESH = 30.0
 _LIST_IS_FRESH = 5.0
 """Seconds; a change made here is seen at once."""
+_CENSUS_IS_FRESH = 3600.0
+_LARGEST = 25
+_UNITS_AN_ENTRY, _DOLLARS_A_UNIT = 0.02, 0.125e-6
+"""An entry has some 150 bytes, half a read unit 4 KB; us-east-1's list price of November 2026."""
 
 _SIZES = ("quota_bytes", "size_limit_bytes")
 _TEXTS = ("alias_for", "moved_to")
@@ -187,6 +192,62 @@ def _row(box: Mailbox, domain: Mailbox | None, now: datetime) -> dict[str, Any]:
         "counts": not own and not box.alias_for,
         "odd": [each.problem for each in mailbox_check.oddities(box, now)],
     }
+
+
+# --- All of it --------------------------------------------------------------------------------
+
+
+def whole(ask: Ask) -> Response:
+    """What the directory adds up to; all of it is read, so it is asked for by name."""
+    table = Target.of(ask.deployment).table
+    job = ask.job(
+        ("census", ask.site.stack), lambda says: _counted(table, says), fresh=_CENSUS_IS_FRESH
+    )
+    if not job.done:
+        return ask.show("census.html", asking=job, census=None)
+    census = job.answer()
+    largest = census.largest(_LARGEST)
+    return ask.show(
+        "census.html",
+        census=census,
+        plot=_fullness(census) if census.fullness else None,
+        largest=largest,
+        others=len(census.domains) - len(largest),
+        others_entries=census.entries - sum(each.entries for _, each in largest),
+        dollars=census.entries * _UNITS_AN_ENTRY * _DOLLARS_A_UNIT,
+    )
+
+
+def _counted(table: MailboxTable, says: Callable[[str], None]) -> Census:
+    census, after = Census(now=datetime.now(UTC)), None
+    about = table.about()
+    while True:
+        part = table.part(after)
+        for box in part.mailboxes:
+            census.add(box)
+        of = f" of about {about:,}" if about > census.entries else ""
+        says(f"{census.entries:,}{of} entries counted")
+        after = part.next
+        if after is None:
+            return census
+
+
+def _fullness(census: Census) -> Any:
+    # matplotlib takes a second to load, and the page is up before.
+    from bouncer_console import plots  # noqa: PLC0415
+
+    return plots.bars(
+        {step: census.fullness[step] for step in STEPS},
+        title="Mailboxes by percent of their quota",
+    )
+
+
+def count_again(ask: Ask) -> Response:
+    ask.site.jobs.forget(("census",))
+    return ask.go("/directory/whole")
+
+
+# --- One entry --------------------------------------------------------------------------------
 
 
 def one(ask: Ask) -> Response:
@@ -352,6 +413,8 @@ PAGE = Page(
     views=[
         get("", show),
         get("/entry", one),
+        get("/whole", whole),
+        post("/whole", count_again),
         post("/save", save),
         post("/disable", disable),
         post("/enable", enable),

@@ -1,17 +1,18 @@
 """A mail: found by whom people know of, with all that is known of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
+from bouncer.address import normalise
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.delivery.bounce import WINDOW
-from bouncer.delivery.ledger import LedgerEntry
+from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer.headers import Header
 from bouncer.mail_record import MailRecord
 from bouncer.policy.load import load
@@ -30,15 +31,16 @@ from bouncer_console.web.pages.policy import (
     in_force,
     in_words,
     planner_of,
+    pretty,
 )
 from bouncer_console.web.site import Ask, Page, Standing, get
-from bouncer_console.web.text import link
+from bouncer_console.web.text import Url, link
 
 SHOWN = 50
 _HEADERS = 200
 _ID_LIMIT = 200
 _CLOCKS = timedelta(minutes=2)
-_FIELDS = ("who", "recipient", "sender", "message_id", "since")
+_FIELDS = ("who", "recipient", "sender", "message_id", "since", "until")
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +81,13 @@ def _search(ask: Ask) -> Response:
         )
         now = datetime.now(UTC)
         since = _moment(ask, given["since"] or "24h", now)
+        until = _moment(ask, given["until"], now) if given["until"] else now
+        if since >= until:
+            ask.fail("Until has to be after since.", "Both are looked back from now, or are UTC.")
         deployment = ask.deployment
         job = ask.job(
             ("find", deployment.stack, tuple(given.values())),
-            lambda says: _find(deployment, wanted, since, now, says),
+            lambda says: _find(deployment, wanted, since, until, says),
             fresh=15,
             wait=1.5,
         )
@@ -92,9 +97,17 @@ def _search(ask: Ask) -> Response:
         asking=job if job is not None and not job.done else None,
         given=given | {"since": given["since"] or "24h"},
         found=found,
+        older=_older(given, since, found) if found and found.more else None,
         what=what,
         why=why,
     )
+
+
+def _older(given: Mapping[str, str], since: datetime, found: "Found") -> Url:
+    """The mails before those that are shown; the second of the last is shown once more."""
+    until = found.mails[-1].at + timedelta(seconds=1)
+    times = {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}", "until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+    return link("/mail", **{**given, **times})
 
 
 def _moment(ask: Ask, text: str, now: datetime) -> datetime:
@@ -139,7 +152,7 @@ def _one(ask: Ask, message_id: str) -> Response:
             404,
         )
     explained = _explained(ask, message_id, known) if "explain" in ask.query else None
-    trace = ask.site.local.steps(message_id) if ask.site.local is not None else None
+    local = ask.site.local
     return ask.show(
         "mail.html",
         message_id=message_id,
@@ -152,7 +165,14 @@ def _one(ask: Ask, message_id: str) -> Response:
         else [],
         headers=(known.headers or ())[:_HEADERS],
         explained=in_words(explained) if explained else None,
-        trace=trace,
+        differs=differs(known, explained, load(in_force(ask).text, "the policy").digest)
+        if explained
+        else [],
+        sent=[each.recipient for each in known.ledger if each.state is BounceState.SENT],
+        trace=local.steps(message_id) if local is not None else None,
+        bounces=[(each, pretty(each.request)) for each in local.bounces(message_id)]
+        if local is not None
+        else [],
         window_ends=_received(known) + WINDOW if _received(known) else None,
         again=link("/mail", id=message_id, explain="yes"),
     )
@@ -223,6 +243,31 @@ def _explained(ask: Ask, message_id: str, known: Known) -> Explained:
         size=size,
         size_missed=size is None,
     )
+
+
+def differs(known: Known, explained: Explained, policy: str) -> list[str]:
+    """In what the bounce that would be made now is another than what was sent, as far as is known.
+
+    Args:
+        policy: the digest of the one that it was made by.
+    """
+    found = []
+    if known.facts is None or not known.facts.policy:
+        found.append("Nobody knows any more by which policy it was decided.")
+    elif known.facts.policy != policy:
+        found.append("The policy has changed since.")
+    bounce = explained.plan.to_send
+    now = {normalise(each.recipient): each for each in bounce.recipients} if bounce else {}
+    for entry in known.ledger:
+        if entry.state is not BounceState.SENT:
+            continue
+        made = now.get(normalise(entry.recipient))
+        if made is None:
+            found.append(f"{entry.recipient} would not be in it.")
+        elif (made.reason, made.status) != (entry.reason, entry.status):
+            was, becomes = f"{entry.reason}, {entry.status}", f"{made.reason}, {made.status}"
+            found.append(f"Of {entry.recipient} it said {was}; now it would say {becomes}.")
+    return found
 
 
 PAGE = Page(path="/mail", title="A mail", views=[get("", show)])

@@ -1,19 +1,22 @@
 """Now: how the stack is, the last hour and day, and what waits."""
 
+import shlex
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from starlette.responses import Response
 
 from bouncer_console import queue
-from bouncer_console.glance import Glance, Glancer, Series
+from bouncer_console.facts.totals import OverTime, Series
+from bouncer_console.glance import Glance, Glancer
+from bouncer_console.glance import Series as Counted
 from bouncer_console.queue import Chosen, Queue
-from bouncer_console.web import plots
-from bouncer_console.web.plots import Picture
 from bouncer_console.web.site import Ask, Page, get, post
 from bouncer_console.web.text import link
+
+if TYPE_CHECKING:
+    from bouncer_console.plots import Picture
 
 _GLANCE_IS_FRESH = 5.0
 _PLOTS_ARE_FRESH = 60.0
@@ -30,10 +33,8 @@ _SPANS = (
 )
 
 
-class Plots(msgspec.Struct, frozen=True, kw_only=True):
-    """Of each span its title, picture and sums."""
-
-    spans: tuple[tuple[str, Picture, dict[str, int]], ...]
+type Span = tuple[str, "Picture", dict[str, int]]
+"""A title, its plot, and the sums."""
 
 
 def _look(ask: Ask) -> Callable[[Callable[[str], None]], Glance]:
@@ -41,25 +42,48 @@ def _look(ask: Ask) -> Callable[[Callable[[str], None]], Glance]:
     return lambda _says: Glancer(deployment).look()
 
 
-def _draw(ask: Ask) -> Callable[[Callable[[str], None]], Plots]:
+def _draw(ask: Ask) -> Callable[[Callable[[str], None]], list[Span]]:
     deployment = ask.deployment
 
-    def draw(_says: Callable[[str], None]) -> Plots:
+    def draw(_says: Callable[[str], None]) -> list[Span]:
         glancer = Glancer(deployment)
-        return Plots(spans=tuple(_span(glancer, *each) for each in _SPANS))
+        return [_span(glancer, *each) for each in _SPANS]
 
     return draw
 
 
-def _span(
-    glancer: Glancer, title: str, since: timedelta, period: timedelta
-) -> tuple[str, Picture, dict[str, int]]:
+def _span(glancer: Glancer, title: str, since: timedelta, period: timedelta) -> Span:
+    # matplotlib takes a second to load, and the page is up before.
+    from bouncer_console import plots  # noqa: PLC0415
+
     until = glancer.now()
-    series: Sequence[Series] = glancer.history(MAIL, since=since, period=period)
-    picture = plots.over_time(
-        series, since=until - since, until=until, period=period, what="recipients"
+    counted = glancer.history(MAIL, since=since, period=period)
+    picture = plots.columns(
+        over_time(counted, until - since, until, period),
+        title=f"{title}: recipients",
+        size=plots.HALF,
     )
-    return title, picture, {each.name: round(sum(each.values)) for each in series}
+    return title, picture, {each.name: round(sum(each.values)) for each in counted}
+
+
+def over_time(
+    counted: Sequence[Counted], since: datetime, until: datetime, period: timedelta
+) -> OverTime:
+    """What CloudWatch counted, in columns; what never occurred is left out."""
+    width = period.total_seconds()
+    first = int(since.timestamp() // width)
+    number = int(until.timestamp() // width) - first + 1
+    series = []
+    for each in counted:
+        counts = [0] * number
+        for moment, value in zip(each.moments, each.values, strict=True):
+            column = int(moment.timestamp() // width) - first
+            if 0 <= column < number:
+                counts[column] += round(value)
+        if any(counts):
+            series.append(Series(name=each.name, counts=tuple(counts)))
+    starts = (datetime.fromtimestamp((first + n) * width, UTC) for n in range(number))
+    return OverTime(starts=tuple(starts), width=period, series=tuple(series))
 
 
 def show(ask: Ask) -> Response:
@@ -70,7 +94,7 @@ def show(ask: Ask) -> Response:
         return ask.wait(looked)
     glance = looked.answer()
     unplotted = ""
-    shown: Plots | None = None
+    shown: list[Span] = []
     if drawn.done:
         try:
             shown = drawn.answer()
@@ -152,7 +176,7 @@ def drop(ask: Ask) -> Response:
             post="/now/queue/drop",
             fields={"field": field, "value": value},
             no="/now/queue",
-            detail=f"bouncer queue drop --{field} {value} --run",
+            detail=f"bouncer queue drop --{field} {shlex.quote(value)} --run",
         )
     found = queue.read(ask.deployment)
     done = queue.take_out(ask.deployment, chosen.of(each.bounce for each in found.turns))

@@ -27,6 +27,7 @@ from bouncer.settings import attribute_names, stored_prefix
 from bouncer_console.as_received import as_received
 from bouncer_console.explain import Desk, Explained, differences, dsn_of
 from bouncer_console.facts.source import MailLog
+from bouncer_console.policy import pushed
 from bouncer_console.policy_in_force import InForce, policy_in_force
 from bouncer_console.web.site import UPLOAD_LIMIT, Ask, Page, Standing, get, post
 from bouncer_console.web.text import link
@@ -119,12 +120,13 @@ def in_words(explained: Explained) -> dict[str, Any]:
     return explained.as_json() | {
         "proven": proof is not None and is_proven(proof),
         "proof_says": SAYS[proof] if proof is not None else "",
-        "request": "" if request is None else _pretty(request),
+        "request": "" if request is None else pretty(request),
         "dsn": dsn,
     }
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """JSON for people."""
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
 
 
@@ -184,6 +186,7 @@ def compare_form(ask: Ask) -> Response:
         text=text,
         found=found,
         compared=result,
+        draft=key if in_appconfig(deployment) else "",
         rows=_rows(result) if result else [],
         mails=MAILS,
     )
@@ -194,6 +197,33 @@ def compare(ask: Ask) -> Response:
     if not text:
         ask.fail("Paste a policy, or choose a file.")
     return ask.go(link("/policy/compare", draft=ask.site.keep(text)))
+
+
+def push(ask: Ask) -> Response:
+    """Deploy a policy that was compared, by AppConfig, after a question."""
+    key = ask.form.get("draft", "")
+    text = ask.site.kept(key)
+    if text is None:
+        ask.fail("That policy is not kept any more.", "Paste it again.", 404)
+    if not in_appconfig(ask.deployment):
+        ask.fail("This stack's policy is deployed with its functions: `sam deploy`.", status=409)
+    if not ask.sure:
+        return ask.question(
+            f"Deploy this policy to {ask.site.stack}?",
+            yes="Deploy it",
+            post="/policy/push",
+            fields={"draft": key},
+            no=link("/policy/compare", draft=key),
+            detail=f"bouncer policy push policy.toml\n\nIt holds within a minute:\n\n{text}",
+        )
+    version = pushed(ask.deployment, text, "your policy")
+    ask.site.jobs.forget(("policy",))
+    return ask.done(f"Version {version} is being deployed: it holds within a minute.", "/policy")
+
+
+def in_appconfig(deployment: Standing) -> bool:
+    """Whether a policy can be deployed without the functions."""
+    return deployment.parameters.get("PolicySource") == "appconfig"
 
 
 def _rows(result: Compared) -> list[tuple[str, str, str, int, int]]:
@@ -322,5 +352,6 @@ PAGE = Page(
         post("/explain", explain, limit=UPLOAD_LIMIT),
         get("/compare", compare_form),
         post("/compare", compare, limit=2 * _POLICY_BYTES),
+        post("/push", push),
     ],
 )

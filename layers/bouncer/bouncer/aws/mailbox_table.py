@@ -86,13 +86,18 @@ class MailboxTable:
                 yield self._read(item)
 
     def part(
-        self, after: str | None, *, limit: int, beginning: str = "", containing: str = ""
+        self,
+        after: str | None,
+        *,
+        limit: int | None = None,
+        beginning: str = "",
+        containing: str = "",
     ) -> Part:
         """What one read finds: 1 MB of the table at most, in its own order, which is none.
 
         Args:
             after: the address after which it begins; None: at the beginning.
-            limit: entries that are looked at.
+            limit: entries that are looked at; None: as many as are in 1 MB.
             beginning, containing: only addresses of which that is the beginning, or a part.
         """
         tests = {"begins_with": beginning, "contains": containing}
@@ -106,7 +111,9 @@ class MailboxTable:
             }
         if after is not None:
             optional["ExclusiveStartKey"] = self._key(after)
-        answer = self._client.scan(TableName=self._name, Limit=limit, **optional)
+        if limit is not None:
+            optional["Limit"] = limit
+        answer = self._client.scan(TableName=self._name, **optional)
         last: Any = answer.get("LastEvaluatedKey")
         return Part(
             mailboxes=[self._read(item) for item in answer["Items"]],

@@ -137,6 +137,7 @@ class Telemetry:
                 **self._mail(plan.mail),
                 "suppressed": plan.suppressed,
                 "disposition": handled.disposition,
+                "policy": handled.policy,
                 **_tried(plan.mail),
                 **({"size": handled.facts[0].size} if handled.facts else {}),
                 # The first is why it is suppressed.
@@ -160,12 +161,11 @@ class Telemetry:
         sender = mail.reverse_path
         client = client_address(mail)
         named = [id_of(each) for each in mail.header("Message-ID")[:1]]
-        hashed = self._discretion.hashes
         return {
             "received_at": mail.received_at.isoformat(timespec="milliseconds"),
             "sender": self._address(sender) if sender else "<>",
-            # A hash of the whole does not tell the domain that many senders share.
-            "sender_domain": self._address(domain_of(sender)) if hashed and sender else None,
+            # For tables by domain: a hash of the whole does not tell which senders share one.
+            "sender_domain": self._address(domain_of(sender)) if sender else None,
             "client": None if client is None else self._address(str(client)),
             "message_id_header": self._address(named[0]) if named and named[0] else None,
         }

@@ -193,6 +193,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The static list, or None when the directory is a table."""
     bounce_senders: frozenset[str]
     """Every sender that a rule names; the deployment must be allowed to use each."""
+    digest: str
+    """Of what it says, in TOML or JSON: two policies of one digest are the same."""
 
     def rules_for(self, recipient: str) -> tuple[Rule, ...]:
         return self.by_domain.get(domain_of(recipient), self.shared)

@@ -1,5 +1,6 @@
 """Reading a policy: the file, checked, inherited, compiled; every mistake named with its mend."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         bounce_senders=frozenset(
             filter(None, (rule.envelope.bounce_sender for rule in every_rule))
         ),
+        digest=hashlib.sha256(msgspec.json.encode(raw, enc_hook=str, order="sorted")).hexdigest()[
+            :12
+        ],
     )
 
 

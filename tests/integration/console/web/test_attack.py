@@ -4,11 +4,15 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from bouncer_console import ip_filters
+from bouncer_console.policy_in_force import InForce
 from bouncer_console.web.text import link
 from tests.integration.builders import NOBODY, PAT
-from tests.integration.console.builders import Stack
+from tests.integration.console.builders import POLICY, Stack
+from tests.integration.console.test_ip_filters import Ses
 from tests.unit.web.builders import Answer, Browser
 
 NOW = datetime.now(UTC)
@@ -99,3 +103,35 @@ def test_a_host_is_blocked_after_a_question(browser: Browser) -> None:
     asked = browser.post("/attack/block", {"address": "198.51.100.7"})
     assert "Block 198.51.100.7?" in asked.text
     assert "no address" in browser.post("/attack/block", {"address": "; rm -rf /"}).text
+
+
+def test_what_is_blocked_is_listed_and_removed_after_a_question(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ip_filters, "_PAUSE_SECONDS", 0)
+    ses = browser.site._clients["ses"] = Ses()
+    assert "There are none" in browser.get("/attack/filters").text
+    page = browser.post("/attack/block", {"address": "203.0.113.9/24", "sure": "yes"})
+    assert "203.0.113.0/24 is blocked now" in page.text
+    assert "1 of 100" in page.text
+    (blocked,) = ses.filters.all()
+    asked = browser.post("/attack/unblock", {"name": blocked.name})
+    assert f"Remove the IP filter {blocked.name}?" in asked.text
+    assert ses.filters.all() == [blocked]
+    gone = browser.post("/attack/unblock", {"name": blocked.name, "sure": "yes"})
+    assert "The filter for 203.0.113.0/24 is gone" in gone.text
+    assert ses.filters.all() == []
+    again = browser.post("/attack/unblock", {"name": "<b>", "sure": "yes"})
+    assert "there is no filter" in again.text
+
+
+def test_the_command_of_a_rule_is_that_of_the_stack(browser: Browser, stack: Stack) -> None:
+    there = "/attack/mend?kind=Domain&name=sender.example"
+    assert "sam deploy" in browser.get(there).text
+    stack.parameters["PolicySource"] = "appconfig"
+    browser.site.forget()
+    browser.site.jobs.forget(("policy",))
+    browser.site.jobs.ask(
+        ("policy", "ses-bouncer"), lambda _: InForce(text=POLICY, source="AppConfig")
+    )
+    assert "bouncer policy push policy.toml" in browser.get(there).text

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from mypy_boto3_dynamodb import DynamoDBClient
+from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
 from playwright.sync_api import (
     Browser,
@@ -24,11 +25,14 @@ from playwright.sync_api import (
 )
 from playwright.sync_api import Error as PlaywrightError
 
+from bouncer.delivery.ledger import BounceState
 from bouncer.mailboxes import Mailbox, Status
 from bouncer_console.web import command
 from bouncer_console.web.app import Server
-from tests.integration.console.builders import Stack, dead_bounce, dead_event
+from bouncer_console.web.text import link
+from tests.integration.console.builders import Stack, dead_bounce, dead_event, settle
 from tests.integration.console.web.test_directory import ALICE, BOX, DOMAIN, entry, put
+from tests.integration.console.web.test_mail import HEADERS, recorded, stored, written
 from tests.unit.web.builders import LocalMail
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -39,6 +43,7 @@ _ALONE = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[red]" + "W" * 10_000
+EVIL_SENDER = f"{EVIL[:300]}@evil.example"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844), "narrow": (320, 640)}
 
 
@@ -51,7 +56,9 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def served(stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient) -> Iterator[Server]:
+def served(
+    stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient, s3: S3Client
+) -> Iterator[Server]:
     """The page of a stack in which hostile things are stored, over real HTTP."""
     put(
         dynamodb,
@@ -64,6 +71,14 @@ def served(stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient) -> Iterator[S
     dead_bounce(sqs, stack)
     dead_event(sqs, stack, "msg2")
     sqs.send_message(QueueUrl=stack.events, MessageBody=EVIL.replace("\x1b", "\\x1b"))
+    hostile = {"reason": EVIL[:900], "message_id_header": EVIL[:200], "suppressed": EVIL[:900]}
+    for number in range(30):
+        written(stack, f"evil{number}", EVIL_SENDER, **hostile)
+    written(stack)
+    recorded(dynamodb)
+    settle(dynamodb, BounceState.SENT)
+    settle(dynamodb, BounceState.QUEUED, "waits", EVIL_SENDER)
+    stored(s3, f"{HEADERS}\r\nX-Evil: {EVIL}\r\n{EVIL}: x")
     server = Server(stack="ses-bouncer", region=None, local=LocalMail())
     uvicorns: list[uvicorn.Server] = []
     thread = Thread(target=server.run, args=(uvicorns.append,), daemon=True)
@@ -111,7 +126,17 @@ def _is_ours(url: str, served: Server) -> bool:
 PATHS = [
     "/now",
     "/now/queue",
+    "/mail",
+    "/mail?since=24h",
+    "/mail?id=msg1&explain=yes",
+    "/mail?id=made-up",
+    "/attack",
+    "/attack/mend?kind=Recipient&name=nobody%40example.com",
+    link("/attack/mend", kind="Sender", name=EVIL_SENDER),
+    "/attack/mend?kind=Domain&name=sender.example",
+    "/attack/mend?kind=Network&name=198.51.100.0%2F24",
     "/directory",
+    "/directory/whole",
     "/directory?kind=domains",
     f"/directory/entry?address={ALICE}",
     "/policy",
@@ -162,6 +187,7 @@ def test_every_page_can_be_read_at_every_width(
     with opened(chromium, served, size, scheme) as (page, trouble):
         for path in PATHS:
             page.goto(f"http://127.0.0.1:{served.port}{path}")
+            page.wait_for_selector("main:not(:has(progress))", timeout=30_000)
             wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, f"{path} is {wide} pixels too wide"
             assert page.evaluate(_PALE) == [], path

@@ -215,3 +215,25 @@ def test_the_list_says_what_it_could_not_reach(browser: Browser, stack: Stack) -
     assert page.status == 502
     assert "deploy the stack again" in page.text
     assert "Traceback" not in page.html
+
+
+def test_the_whole_is_counted_when_somebody_asks_for_it(
+    browser: Browser, dynamodb: DynamoDBClient
+) -> None:
+    put(dynamodb, DOMAIN, BOX, Mailbox(address="full@<b>.example", quota_bytes=1, used_bytes=2))
+    assert "The directory as a whole" in browser.get("/directory").text
+    for _ in range(100):
+        page = browser.get("/directory/whole")
+        if "Still asking" not in page.text:
+            break
+    for part in ("entries 3", "domains 2", "without room 1", "<b>.example 1", "902 bytes are used"):
+        assert part in page.text
+    assert "data:image/svg+xml" in page.html
+    assert "/directory?find=%40example.com" in page.html
+    put(dynamodb, Mailbox(address="new@example.com"))
+    assert "entries 4" in browser.post("/directory/whole").text
+
+
+def test_an_empty_directory_is_a_whole_too(browser: Browser) -> None:
+    page = browser.get("/directory/whole")
+    assert page.status == 200

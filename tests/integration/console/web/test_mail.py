@@ -1,6 +1,8 @@
 """The page of a mail."""
 
+import html
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +14,15 @@ from mypy_boto3_s3 import S3Client
 from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.delivery.ledger import BounceState
 from bouncer.mail_record import MailRecord, RecipientRecord
+from bouncer.policy.load import load_file
+from bouncer_console.web.pages.mail import SHOWN
+from bouncer_console.web.site import LocalBounce
 from tests.integration.builders import BOUNCES, BUCKET, NOBODY, PAT, PREFIX
-from tests.integration.console.builders import Stack, settle
-from tests.unit.web.builders import Answer, Browser
+from tests.integration.console.builders import SHIPPED, Stack, settle
+from tests.unit.web.builders import Answer, Browser, LocalMail
 
 NOW = datetime.now(UTC)
+DIGEST = load_file(SHIPPED).digest
 EVIL = '"><script>alert(1)</script>\x1b]0;owned\x07@evil.example'
 
 
@@ -121,10 +127,78 @@ def test_it_is_explained_again_by_the_present_policy(
     assert "Final-Recipient: rfc822; nobody@example.com" in page.text
 
 
+@pytest.fixture
+def stores(dynamodb: DynamoDBClient, s3: S3Client) -> tuple[DynamoDBClient, S3Client]:
+    return dynamodb, s3
+
+
+@pytest.mark.parametrize(
+    ("was", "said"),
+    [
+        ((DIGEST, "unknown-recipient"), "They are what was sent"),
+        (("another", "unknown-recipient"), "The policy has changed since"),
+        (("", "unknown-recipient"), "Nobody knows any more by which policy"),
+        ((DIGEST, "over-quota"), "it said over-quota, 5.1.1; now it would say unknown-recipient"),
+    ],
+)
+def test_what_is_made_anew_says_whether_it_is_what_was_sent(
+    browser: Browser,
+    stack: Stack,
+    stores: tuple[DynamoDBClient, S3Client],
+    was: tuple[str, str],
+    said: str,
+) -> None:
+    (dynamodb, s3), (policy, reason) = stores, was
+    dynamodb.put_item(TableName="mailboxes", Item=DOMAIN)
+    written(stack, policy=policy)
+    recorded(dynamodb)
+    settle(dynamodb, BounceState.SENT, reason=reason)
+    stored(s3, HEADERS)
+    page = settled(browser, "/mail?id=msg1&explain=yes")
+    assert said in page.text
+    assert ("They are what was sent" in page.text) is (said == "They are what was sent")
+
+
+def test_on_aws_on_this_machine_what_was_sent_is_there(stack: Stack) -> None:
+    local = LocalMail()
+    local.sent_bounces["msg1"] = [
+        LocalBounce(at=NOW, request={"Explanation": EVIL}, dsn=f"To: {PAT}\r\n{EVIL}", error=""),
+        LocalBounce(at=NOW, request={}, dsn="", error="Throttling"),
+    ]
+    written(stack)
+    page = settled(Browser(local=local), "/mail?id=msg1")
+    assert f"To: {PAT}" in page.text
+    assert "Throttling" in page.text
+    assert "<script" not in page.html
+    assert "\x1b" not in page.html
+
+
 def test_a_mail_that_nobody_knows_is_said_to_be_none(browser: Browser) -> None:
     page = settled(browser, "/mail?id=made-up")
     assert page.status == 404
     assert "Nobody knows a mail made-up" in page.text
+
+
+def test_older_mails_are_a_page_further(browser: Browser, stack: Stack) -> None:
+    for number in range(SHOWN + 5):
+        line = {
+            "message": "mail handled",
+            "ses_message_id": f"many{number:03}",
+            "sender": PAT,
+            "disposition": "CONTINUE",
+            "recipients": [{"recipient": NOBODY, "outcome": "accept", "reason": "accept"}],
+        }
+        stack.logs.add(NOW - timedelta(minutes=number + 1), json.dumps(line))
+    page = settled(browser, "/mail?since=24h&who=pat@sender.example")
+    assert page.html.count("/mail?id=many") == SHOWN
+    older = re.search(r'href="([^"]*until=[^"]*)">Older', page.html)
+    assert older is not None
+    rest = settled(browser, html.unescape(older[1]))
+    assert {f"many{n:03}" for n in range(SHOWN, SHOWN + 5)} <= set(
+        re.findall(r"id=(many\d+)", rest.html)
+    )
+    assert "Older ones" not in rest.text
+    assert "after since" in browser.get("/mail?since=1h&until=2h").text
 
 
 def test_a_time_that_is_none_is_told(browser: Browser) -> None:

@@ -17,6 +17,7 @@ from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.mail_record import MailRecord, RecipientRecord
 from bouncer_console import deployment
 from bouncer_console.mail import receive
+from bouncer_console.policy_in_force import InForce
 from tests.fakes.logs import FakeLogs
 from tests.integration.builders import BOUNCES, BUCKET, PREFIX, put_mailbox
 from tests.integration.console.builders import DROPS, EVENTS, POLICY, SHIPPED, Stack
@@ -211,3 +212,29 @@ def test_the_policy_in_force_is_what_a_comparison_begins_with(
     assert "too-large" in page.html.partition("<textarea")[2]
     assert browser.get("/policy/compare", draft="x" * 24).status == 404
     assert Path(SHIPPED).read_text()[:100] in page.html.replace("&#39;", "'").replace("&#34;", '"')
+
+
+def test_a_policy_that_was_compared_is_deployed_after_a_question(
+    browser: Browser,
+    stack: Stack,
+    logs: FakeLogs,
+    shipped: None,
+    deployed_policies: list[dict[str, Any]],
+) -> None:
+    page = browser.post("/policy/compare", {"policy": DROPS})
+    assert "Deploy yours" not in page.text, "this stack's policy is a file"
+    key = browser.site.keep(DROPS)
+    refused = browser.post("/policy/push", {"draft": key, "sure": "yes"})
+    assert refused.status == 409
+    stack.parameters["PolicySource"] = "appconfig"
+    browser.site.forget()
+    asked = browser.post("/policy/push", {"draft": key})
+    assert "Deploy this policy to ses-bouncer?" in asked.text
+    assert deployed_policies == []
+    wrong = browser.site.keep(DROPS.replace("drop", "fly"))
+    assert "fly" in browser.post("/policy/push", {"draft": wrong, "sure": "yes"}).text
+    assert deployed_policies == []
+    browser.site.jobs.ask(("policy", "ses-bouncer"), lambda _: InForce(text=DROPS, source="x"))
+    browser.post("/policy/push", {"draft": key, "sure": "yes"})
+    assert len(deployed_policies) == 1
+    assert browser.post("/policy/push", {"draft": "x" * 24}).status == 404
