@@ -72,9 +72,13 @@ class FakeSendBounce:
         self.answer_takes = 0.0
         self.silent = 0
         """How many more times no connection can be opened."""
+        self.warm_before = 0
+        """How many more times it can, before that."""
 
     def warm(self) -> None:
-        if self.silent:
+        if self.warm_before:
+            self.warm_before -= 1
+        elif self.silent:
             self.silent -= 1
             raise TryAgainError("timed out", answer_lost=False)
         self.warmed.append(self._world.seconds)
@@ -756,11 +760,26 @@ def test_a_batch_takes_one_window_and_its_calls_are_a_step_apart(world: World) -
 
 def test_the_connection_is_ready_before_every_call(world: World) -> None:
     world.work(*ages("a", "b", "c"))
-    assert len(world.sender.warmed) == 3
+    before_the_window, *before_each = world.sender.warmed
+    assert before_the_window == 0
     assert all(
-        warmed <= start
-        for warmed, start in zip(world.sender.warmed, world.sender.starts, strict=True)
+        warmed <= start for warmed, start in zip(before_each, world.sender.starts, strict=True)
     )
+
+
+def test_no_window_is_taken_while_ses_does_not_answer(world: World) -> None:
+    world.sender.silent = 2
+    world.work(*ages("a", "b"))
+    assert world.counted == [Incident.TRY_AGAIN] * 2
+    assert world.slots.asked == [pytest.approx(PACE.span(2))]
+    assert world.sender.starts[0] == pytest.approx(2 * timing.PATIENCE)
+    assert world.sender.sent_for == ["a", "b"]
+
+
+def test_an_ses_that_never_answers_costs_no_slot_and_ends_in_time(world: World) -> None:
+    world.sender.silent = 10**6
+    fates, again = world.work(*ages("a", "b"))
+    assert (fates, again, world.slots.asked) == ([], {"a", "b"}, [])
 
 
 def test_the_worker_waits_for_its_window_longer_than_a_mail_would(world: World) -> None:
@@ -894,10 +913,8 @@ def test_a_bounce_that_fails_for_now_does_not_block_the_others(world: World, los
     assert world.state("b") is BounceState.QUEUED
 
 
-def test_a_worker_that_cannot_open_a_connection_hands_back_and_spends_no_call(
-    world: World,
-) -> None:
-    world.sender.silent = 1
+def test_a_worker_that_loses_its_connection_hands_back_and_spends_no_call(world: World) -> None:
+    world.sender.warm_before, world.sender.silent = 1, 1
     fates, again = world.work(*ages("a", "b"))
     assert states(fates) == {"b": BounceState.SENT}
     assert again == {"a"}
@@ -922,8 +939,9 @@ def test_a_doubt_outlives_workers_that_do_not_come_to_call(world: World) -> None
     world.sender.script = [failing(answer_lost=True)]
     world.work(mail(), owner="first")
     world.work(mail(), owner="second", seconds=ANSWER)
-    world.sender.silent = 1
+    world.sender.silent = 10**6
     world.work(mail(), owner="third")
+    world.sender.silent = 0
     world.sender.script = [failing(answer_lost=True)]
     fates, _ = world.work(mail(), owner="fourth")
     assert states(fates) == {"msg1": BounceState.REJECTED}

@@ -559,6 +559,52 @@ def test_a_throttled_call_leaves_the_turn_after_it_out_and_keeps_the_window() ->
     assert window.used_up
 
 
+# --- What was answered had arrived -----------------------------------------------------------
+
+
+def arrivals_of(travels: list[float], *, answers: bool = True) -> tuple[list[float], list[float]]:
+    """When the calls of one window are written, and when they arrive and are answered at once."""
+    machine = Machine(MemorySlots())
+    window = machine.reserve(len(travels))
+    written, arrived = [], []
+    for travel in travels:
+        window.turn()
+        window.written()
+        written.append(machine.time - START)
+        machine.time += travel
+        arrived.append(machine.time - START)
+        if answers:
+            window.answered()
+    return written, arrived
+
+
+def test_a_call_that_arrives_late_does_not_have_the_next_one_close_behind_it() -> None:
+    travels = [0.001] * 5 + [0.02] + [0.001] * 4
+    assert closest(arrivals_of(travels)[1]) >= PACE.interval - ROUNDING
+    assert closest(arrivals_of(travels, answers=False)[1]) < PACE.interval - 0.01
+
+
+@given(travels=st.lists(st.floats(0, PACE.interval), min_size=2, max_size=10))
+def test_to_wait_for_an_answer_costs_no_more_than_the_window_has_to_spare(
+    travels: list[float],
+) -> None:
+    written, arrived = arrivals_of(travels)
+    assert closest(written) >= PACE.step - ROUNDING
+    for number in range(1, len(travels)):
+        in_time = number * (PACE.step + PACE.drift)
+        if arrived[number - 1] + PACE.interval <= in_time:
+            assert arrived[number] - arrived[number - 1] >= PACE.interval - ROUNDING
+        # For the answer it came no later than this; else a step after the call before.
+        latest = max(in_time, written[number - 1] + PACE.step)
+        assert written[number] <= latest + ROUNDING
+
+
+def test_a_receiver_that_always_takes_its_time_costs_no_turn() -> None:
+    written, _ = arrivals_of([0.3] * 10)
+    assert len(written) == 10
+    assert written[-1] <= PACE.latest_start(10) - PACE.lateness + ROUNDING
+
+
 # --- The margin learns -----------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ that starts late, so a slot expires: whoever wakes too late throws it away and t
                                      later
 
 A window's calls are spaced by the holder's own monotonic clock, each from the moment at which
-the one before was written: a process that is held up in between only makes the gap longer.
+the one before was written: a process that is held up in between only makes the gap longer. What
+was answered had arrived; so as long as the window has time to spare, a call also keeps an interval
+from the answer to the one before, and cannot come too close however late that one arrived.
 Only at a window's edges do the clocks of two machines meet; the gap there is at least
 span - (n-1)*(step + drift) - lateness - suspension - 2*clock_error,  which is a step again.
 
@@ -201,6 +203,7 @@ class Reservation:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
+        self._began = 0.0
         self._earliest: float | None = None
         self._turns = 0
 
@@ -231,6 +234,8 @@ class Reservation:
         if self.used_up or self._clock() > self._last_start:
             self._turns = self.calls
             raise SlotExpiredError
+        if not self._turns:
+            self._began = self._monotonic() - (self._clock() - self.start)
         self._turns += 1
         self.written()
 
@@ -241,6 +246,17 @@ class Reservation:
         long as it likes, but for the last call of a window (`Pace.suspension`).
         """
         self._earliest = self._monotonic() + self._step
+
+    def answered(self) -> None:
+        """The receiver has answered the last call, and so has had it.
+
+        The next turn comes an interval after that, but no later than `Pace.drift` allows for.
+        """
+        if self._earliest is None:
+            return
+        pace = self._pace
+        in_time = self._began + self._turns * (pace.step + pace.drift)
+        self._earliest = max(self._earliest, min(self._monotonic() + pace.interval, in_time))
 
     def skip(self, step: float) -> None:
         """Leave one turn out, and keep the rest so far apart: the last ones may come too late."""

@@ -1,5 +1,6 @@
 """SendBounce: one call, started on the turn, and what its failures mean."""
 
+import contextlib
 import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,14 @@ _THROTTLED = frozenset(
 _NOT_SENT = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
 
 
+# Is built and signed, and goes nowhere.
+_FIRST = {
+    "OriginalMessageId": "-",
+    "BounceSender": "mailer-daemon@example.com",
+    "BouncedRecipientInfoList": [{"Recipient": "nobody@example.com", "BounceType": "DoesNotExist"}],
+}
+
+
 class _Body(io.BytesIO):
     """A request's body that knows whether all of it was handed to the connection."""
 
@@ -57,6 +66,7 @@ class SesSendBounce:
         self._kept = kept or Kept()
         self._turn: tuple[Callable[[], None], Callable[[], None]] | None = None
         self._body: _Body | None = None
+        self._built_one = False
         # botocore fires this when the request is built and signed and only has to be written
         # to the open connection: the last place to look at the clock.
         client.meta.events.register("before-send.ses.SendBounce", self._before_send)
@@ -72,7 +82,12 @@ class SesSendBounce:
         request.body = self._body = _Body(data, written)
 
     def warm(self) -> None:
-        """Open the connection, if it may not be open: TLS during the slot would make it late."""
+        """Whatever takes longer the first time, and the connection, if it may not be open."""
+        if not self._built_one:
+            # The SDK finds credentials, endpoint and signer with the first request that it makes.
+            with contextlib.suppress(BotoCoreError):  # the call itself will say so
+                self._client.generate_presigned_url("send_bounce", Params=_FIRST)
+            self._built_one = True
         if not self._kept.may_be_dead:
             return
         self._client.close()

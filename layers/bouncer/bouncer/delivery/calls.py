@@ -81,6 +81,19 @@ class Calls:
             self._count(Incident.NO_SLOT)
             return None
 
+    def warm(self) -> bool:
+        """Get ready for a call before a slot is asked for: a first one takes longer than it waits.
+
+        Returns:
+            Whether SES answers.
+        """
+        try:
+            self.send_bounce.warm()
+        except TryAgainError:
+            self._count(Incident.TRY_AGAIN)
+            return False
+        return True
+
     def call(self, held: Held, window: Reservation) -> Called:
         """Wait for the window's next turn and call SendBounce once."""
         window.wait(lead=timing.LEAD)
@@ -93,6 +106,7 @@ class Calls:
             self._count(Incident.SLOT_EXPIRED)
             return Called(fates=[], left=held, at_once=True)
         except ThrottledError:
+            window.answered()
             # We came too close, or someone else in the account calls too: everyone makes room.
             self._count(Incident.THROTTLED)
             self._penalise(window)
@@ -102,12 +116,15 @@ class Calls:
                 self._count(Incident.ANSWER_LOST)
                 return self._answer_lost(held)
             self._count(Incident.TRY_AGAIN)
+            window.answered()
             return Called(fates=[], left=held)
         except RefusedError as error:
+            window.answered()
             fates = self._records.settle(
                 held, BounceState.REJECTED, error_code=error.code, detail=str(error)
             )
             return Called(fates=fates)
+        window.answered()
         return Called(fates=self._records.settle(held, BounceState.SENT, bounce_id=bounce_id))
 
     def _answer_lost(self, held: Held) -> Called:

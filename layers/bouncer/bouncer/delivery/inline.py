@@ -14,7 +14,6 @@ from bouncer.delivery.fate import Fate, Incident, fate_of
 from bouncer.delivery.ledger import BounceState
 from bouncer.delivery.queue import BounceQueue
 from bouncer.delivery.records import Held, Records
-from bouncer.delivery.send_bounce import TryAgainError
 from bouncer.guards import OtherReason
 from bouncer.limiter import Reservation
 
@@ -84,13 +83,7 @@ class Inline:
         ]
 
     def _send_now(self, held: Held) -> list[Fate]:
-        if self._calls.time_left(held.until) <= 0:
-            return self._queue(held)
-        try:
-            # On a quiet day the slot is now, and opening a connection takes longer than it waits.
-            self._calls.send_bounce.warm()
-        except TryAgainError:
-            self._count(Incident.TRY_AGAIN)
+        if self._calls.time_left(held.until) <= 0 or not self._calls.warm():
             return self._queue(held)
         fates: list[Fate] = []
         for _ in range(_TRIES):

@@ -28,7 +28,7 @@ class RefusedError(Exception):
 
 class SendBounce(Protocol):
     def warm(self) -> None:
-        """Open the connection, if it may not be open: TLS during the slot would make it late.
+        """Do now what a call would have to do before it: what is done in its slot makes it late.
 
         Raises:
             TryAgainError: SES does not answer.

@@ -75,11 +75,12 @@ class Worker:
         fates: list[Fate] = []
         failed: dict[str, Held] = {}
         window: Reservation | None = None
-        while ready and (left := self._calls.time_left(until)) > 0:
+        while ready and self._calls.time_left(until) > 0:
             if window is None or window.used_up:
-                window = self._window_for(len(ready), left)
+                window = self._window_for(len(ready), until)
             if window is None:
-                self._calls.limiter.pause(min(timing.PATIENCE, left))
+                left = self._calls.time_left(until)
+                self._calls.limiter.pause(min(timing.PATIENCE, max(left, 0.0)))
                 fates += self._give_up_late(ready)
                 continue
             key, held = next(iter(ready.items()))
@@ -104,10 +105,13 @@ class Worker:
                 del ready[key]
         return fates
 
-    def _window_for(self, bounces: int, left: float) -> Reservation | None:
+    def _window_for(self, bounces: int, until: datetime) -> Reservation | None:
         """One window for as many as fit into the time left, from where it is free."""
+        if not self._calls.warm():
+            return None
         pace, ahead = self._calls.limiter.pace, 0.0
         for _ in range(2):
+            left = self._calls.time_left(until)
             calls = min(bounces, pace.calls_within(left - ahead))
             if not calls:
                 return None
