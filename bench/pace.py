@@ -30,7 +30,7 @@ from bench.machine import machine
 from bouncer import timing
 from bouncer.aws import clients
 from bouncer.aws.send_bounce import SesSendBounce
-from bouncer.aws.slots import DynamoSlots
+from bouncer.aws.slots import SLOTS_ITEM, DynamoSlots
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
@@ -159,7 +159,9 @@ def _work(job: Job, pipe: Connection) -> None:
     def count(incident: Incident) -> None:
         told.incidents[incident] = told.incidents.get(incident, 0) + 1
 
-    limiter = Limiter(DynamoSlots(clients.dynamodb(), job.account), Pace(interval=job.interval))
+    dynamodb = clients.dynamodb()
+    dynamodb.get_item(TableName=job.account, Key=SLOTS_ITEM)  # warm, as it is by a batch's claims
+    limiter = Limiter(DynamoSlots(dynamodb, job.account), Pace(interval=job.interval))
     os.environ["AWS_ENDPOINT_URL_SES"] = f"http://127.0.0.1:{job.port}"
     delivery = Delivery(
         ledger=MemoryLedger(lambda: datetime.now(UTC)),

@@ -119,6 +119,10 @@ class SESClient(Client):
         self._kernel.note("SES: open a connection", "ok")
         self._used = self._kernel.now
 
+    def generate_presigned_url(self, _method: str, **_: Any) -> str:
+        """A request that is built and goes nowhere."""
+        return self.meta.endpoint_url
+
     def send_bounce(self, **request: Any) -> dict[str, Any]:
         people = tuple(each["Recipient"] for each in request["BouncedRecipientInfoList"])
         actor = self._kernel.current

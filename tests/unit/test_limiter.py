@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bouncer.limiter import (
+    Answers,
     Busy,
     Granted,
     Limiter,
@@ -64,7 +65,13 @@ class Machine:
     def throttled(self, seconds: float) -> None:
         """The receiver answers so to a call of this machine's, whenever that was."""
         window = Reservation(
-            START, 2, PACE, clock=self.clock, monotonic=lambda: 0.0, sleep=self.sleep
+            START,
+            2,
+            PACE,
+            answers=Answers(),
+            clock=self.clock,
+            monotonic=lambda: 0.0,
+            sleep=self.sleep,
         )
         self.limiter.penalise(window, seconds)
 
@@ -559,11 +566,11 @@ def test_a_throttled_call_leaves_the_turn_after_it_out_and_keeps_the_window() ->
     assert window.used_up
 
 
-# --- What was answered had arrived -----------------------------------------------------------
+# --- Calls that arrive late ------------------------------------------------------------------
 
 
 def arrivals_of(travels: list[float], *, answers: bool = True) -> tuple[list[float], list[float]]:
-    """When the calls of one window are written, and when they arrive and are answered at once."""
+    """When the calls of one window are written, and when they arrive; each is answered at once."""
     machine = Machine(MemorySlots())
     window = machine.reserve(len(travels))
     written, arrived = [], []
@@ -579,30 +586,31 @@ def arrivals_of(travels: list[float], *, answers: bool = True) -> tuple[list[flo
 
 
 def test_a_call_that_arrives_late_does_not_have_the_next_one_close_behind_it() -> None:
-    travels = [0.001] * 5 + [0.02] + [0.001] * 4
+    travels = [0.001] * 5 + [0.04] + [0.001] * 4
     assert closest(arrivals_of(travels)[1]) >= PACE.interval - ROUNDING
     assert closest(arrivals_of(travels, answers=False)[1]) < PACE.interval - 0.01
 
 
 @given(travels=st.lists(st.floats(0, PACE.interval), min_size=2, max_size=10))
-def test_to_wait_for_an_answer_costs_no_more_than_the_window_has_to_spare(
+def test_a_late_answer_is_waited_for_as_long_as_the_window_has_time_to_spare(
     travels: list[float],
 ) -> None:
     written, arrived = arrivals_of(travels)
     assert closest(written) >= PACE.step - ROUNDING
     for number in range(1, len(travels)):
-        in_time = number * (PACE.step + PACE.drift)
-        if arrived[number - 1] + PACE.interval <= in_time:
-            assert arrived[number] - arrived[number - 1] >= PACE.interval - ROUNDING
-        # For the answer it came no later than this; else a step after the call before.
-        latest = max(in_time, written[number - 1] + PACE.step)
-        assert written[number] <= latest + ROUNDING
+        quickest, late = min(travels[:number]), travels[number - 1]
+        latest = PACE.latest_wait(number, len(travels))
+        if written[number] < latest - ROUNDING and travels[number] >= quickest:
+            assert arrived[number] - arrived[number - 1] >= PACE.step - ROUNDING
+        longest = max(latest, written[number - 1] + PACE.step)
+        assert written[number] <= longest + ROUNDING
+        assert written[number] <= written[number - 1] + PACE.step + late - quickest + ROUNDING
 
 
-def test_a_receiver_that_always_takes_its_time_costs_no_turn() -> None:
-    written, _ = arrivals_of([0.3] * 10)
-    assert len(written) == 10
-    assert written[-1] <= PACE.latest_start(10) - PACE.lateness + ROUNDING
+@pytest.mark.parametrize("takes", [0.0, 0.05, 0.9])
+def test_a_receiver_that_always_takes_its_time_costs_nothing(takes: float) -> None:
+    written, _ = arrivals_of([takes] * 10)
+    assert written == pytest.approx([number * PACE.step for number in range(10)])
 
 
 # --- The margin learns -----------------------------------------------------------------------

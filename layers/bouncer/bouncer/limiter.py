@@ -12,9 +12,9 @@ that starts late, so a slot expires: whoever wakes too late throws it away and t
                                      later
 
 A window's calls are spaced by the holder's own monotonic clock, each from the moment at which
-the one before was written: a process that is held up in between only makes the gap longer. What
-was answered had arrived; so as long as the window has time to spare, a call also keeps an interval
-from the answer to the one before, and cannot come too close however late that one arrived.
+the one before was written: a process that is held up in between only makes the gap longer. Where
+an answer was slow, its call may have arrived as much late; as long as the window has time to spare,
+the next one waits so much longer.
 Only at a window's edges do the clocks of two machines meet; the gap there is at least
 span - (n-1)*(step + drift) - lateness - suspension - 2*clock_error,  which is a step again.
 
@@ -96,6 +96,13 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     def latest_start(self, calls: int) -> float:
         """How long after its window's start the last of so many calls may start."""
         return (calls - 1) * (self.step + self.drift) + self.lateness
+
+    def latest_wait(self, call: int, calls: int) -> float:
+        """How long after its window's start one of its calls, from 0 on, is waited with.
+
+        Half the lateness is left for what holds a call up.
+        """
+        return call * self.step + (calls - 1) * self.drift + self.lateness / 2
 
     def calls_within(self, seconds: float) -> int:
         """The largest window whose last call starts within so many seconds."""
@@ -183,6 +190,18 @@ class Slots(Protocol):
         ...
 
 
+class Answers:
+    """How quick the receiver's answers to one process have been."""
+
+    def __init__(self) -> None:
+        self._quickest = math.inf
+
+    def slower(self, seconds: float) -> float:
+        """By how much an answer was slower than the quickest one so far."""
+        self._quickest = min(self._quickest, seconds)
+        return seconds - self._quickest
+
+
 class Reservation:
     """Slots in a row for one holder."""
 
@@ -192,6 +211,7 @@ class Reservation:
         calls: int,
         pace: Pace,
         *,
+        answers: Answers,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], None],
@@ -203,7 +223,9 @@ class Reservation:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
+        self._answers = answers
         self._began = 0.0
+        self._written = 0.0
         self._earliest: float | None = None
         self._turns = 0
 
@@ -245,18 +267,16 @@ class Reservation:
         Whoever says so after each call may be held up between its turn and its call for as
         long as it likes, but for the last call of a window (`Pace.suspension`).
         """
-        self._earliest = self._monotonic() + self._step
+        self._written = self._monotonic()
+        self._earliest = self._written + self._step
 
     def answered(self) -> None:
-        """The receiver has answered the last call, and so has had it.
-
-        The next turn comes an interval after that, but no later than `Pace.drift` allows for.
-        """
+        """The receiver answers the last call: if late, then the call may have come as late."""
         if self._earliest is None:
             return
-        pace = self._pace
-        in_time = self._began + self._turns * (pace.step + pace.drift)
-        self._earliest = max(self._earliest, min(self._monotonic() + pace.interval, in_time))
+        late = self._answers.slower(self._monotonic() - self._written)
+        latest = self._began + self._pace.latest_wait(self._turns, self.calls)
+        self._earliest = max(self._earliest, min(self._earliest + late, latest))
 
     def skip(self, step: float) -> None:
         """Leave one turn out, and keep the rest so far apart: the last ones may come too late."""
@@ -289,6 +309,7 @@ class Limiter:
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
+        self._answers = Answers()
         self._ask_again = -math.inf
         self._next_slot = -math.inf
 
@@ -328,6 +349,7 @@ class Limiter:
             answer.start,
             calls,
             pace,
+            answers=self._answers,
             clock=self._clock,
             monotonic=self._monotonic,
             sleep=self._sleep,
