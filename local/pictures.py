@@ -1,4 +1,4 @@
-"""`make pictures`: the page of AWS on this machine, after every story, as docs/img/ shows it.
+"""`make pictures`: the page of AWS on this machine after a day of mail, as docs/img/ has it.
 
 Needs Chromium (`apt-get install chromium`).
 """
@@ -13,7 +13,7 @@ import typer
 from playwright.sync_api import Browser, sync_playwright
 
 from bouncer_console.output import screen
-from local import web
+from local import day, web
 from local.demo import until
 from local.deployment import deployed
 from local.stack import ROOT, Aws, StackError, end_on_signals
@@ -91,8 +91,9 @@ def main() -> None:
         raise typer.Exit(1)
     end_on_signals()
     try:
-        with deployed() as (aws, _outputs):
+        with deployed() as (aws, outputs):
             bounced = mail_stories(aws)
+            day.fill(aws, outputs, mails=1500, waiting=120)
             with web.page(aws) as address, sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
                 for each in PICTURES:

@@ -6,6 +6,7 @@ Pure: lists of MailFacts in, numbers out. People are counted by whatever the log
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -251,6 +252,7 @@ def _observed(mails: Sequence[MailFacts], top: int) -> Observed:
     )
 
 
+@lru_cache(maxsize=65_536)
 def network(client: str) -> str:
     """The network of a client's address; "" for a hash, which tells none."""
     try:

@@ -2,7 +2,9 @@
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import uvicorn
@@ -85,6 +87,8 @@ class Server:
         )
         server = uvicorn.Server(config)
         started(server)
+        # The first page with a plot would wait for it.
+        threading.Thread(target=import_module, args=("bouncer_console.plots",), daemon=True).start()
         try:
             server.run(sockets=[self._socket])
         except KeyboardInterrupt:
