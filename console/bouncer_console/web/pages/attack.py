@@ -15,7 +15,16 @@ from bouncer.receipt_rules import SyncError
 from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.source import MailLog
-from bouncer_console.facts.totals import Case, Share, Totals, lists, over_time, totals
+from bouncer_console.facts.totals import (
+    Case,
+    OverTime,
+    Share,
+    Totals,
+    lists,
+    network,
+    over_time,
+    totals,
+)
 from bouncer_console.ip_filters import LIMIT, FilterError, IpFilters, Policy
 from bouncer_console.rules import plan_sync
 from bouncer_console.web.pages.mail import reading
@@ -111,16 +120,19 @@ def _plots(mails: list[MailFacts], sums: Totals) -> list[tuple[Any, str]]:
     from bouncer_console import plots  # noqa: PLC0415
 
     refused = [Case(mail, each) for mail in mails for each in mail.refused]
-    domains = over_time(
-        refused, sums.since, sums.until, lambda case: case.mail.sender_domain, top=7
-    )
+
+    def by(name: Callable[[Case], str]) -> OverTime:
+        return over_time(refused, sums.since, sums.until, name, top=7)
+
+    drawn = [
+        (sums.over_time, "by what became of it"),
+        (by(lambda case: case.mail.sender_domain), "by the sender's domain"),
+        (by(lambda case: network(case.mail.client)), "by the network that it came from"),
+    ]
     what = "Refused recipients"
     return [
-        (
-            plots.columns(sums.over_time, title=f"{what} by what became of it"),
-            f"{what}, by what became of it. Times are UTC.",
-        ),
-        (plots.columns(domains, title=f"{what} by the sender's domain"), "By the sender's domain."),
+        (plots.columns(over, title=f"{what} {by_what}"), f"{what} {by_what}. Times are UTC.")
+        for over, by_what in drawn
     ]
 
 

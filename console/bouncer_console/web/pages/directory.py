@@ -34,6 +34,7 @@ _CALLS = 100
 _SEARCH_IS_FRESH = 30.0
 _LIST_IS_FRESH = 5.0
 """Seconds; a change made here is seen at once."""
+_COUNTED_AT_ONCE = 1000
 _CENSUS_IS_FRESH = 3600.0
 _LARGEST = 25
 _UNITS_AN_ENTRY, _DOLLARS_A_UNIT = 0.02, 0.125e-6
@@ -222,7 +223,7 @@ def _counted(table: MailboxTable, says: Callable[[str], None]) -> Census:
     census, after = Census(now=datetime.now(UTC)), None
     about = table.about()
     while True:
-        part = table.part(after)
+        part = table.part(after, limit=_COUNTED_AT_ONCE)
         for box in part.mailboxes:
             census.add(box)
         of = f" of about {about:,}" if about > census.entries else ""

@@ -46,6 +46,8 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
     texts: list[tuple[str, str]]
     """Places, each with its text as an example's sender reads it."""
+    digest: str = ""
+    """As the log names the policy that decided."""
 
 
 def examined(text: str, origin: str) -> Examined:
@@ -57,6 +59,7 @@ def examined(text: str, origin: str) -> Examined:
         problems=[],
         warnings=[*review(policy), *unreachable(policy)],
         texts=[(each.place, each.text) for each in sample_texts(policy)],
+        digest=policy.digest,
     )
 
 

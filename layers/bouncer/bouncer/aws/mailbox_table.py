@@ -19,6 +19,8 @@ USAGE_FIELDS = frozenset({"used_bytes", "messages_day", "messages_today"})
 """What mail itself changes; an import leaves it alone."""
 
 _PUTS_A_BATCH = 25  # BatchWriteItem's limit
+_SCANNED_AT_ONCE = 1000
+"""Entries; the megabyte that DynamoDB gives at most is twenty of memory once it is read."""
 _GETS_A_BATCH = 100  # BatchGetItem's
 _WRITERS = 8
 _EXISTS = "attribute_exists(#address)"
@@ -79,7 +81,10 @@ class MailboxTable:
 
     def scan(self) -> Iterator[Mailbox]:
         pages = self._client.get_paginator("scan").paginate(
-            TableName=self._name, ConsistentRead=True, **projection(self._names)
+            TableName=self._name,
+            ConsistentRead=True,
+            PaginationConfig={"PageSize": _SCANNED_AT_ONCE},
+            **projection(self._names),
         )
         for page in pages:
             for item in page["Items"]:
@@ -89,7 +94,7 @@ class MailboxTable:
         self,
         after: str | None,
         *,
-        limit: int | None = None,
+        limit: int,
         beginning: str = "",
         containing: str = "",
     ) -> Part:
@@ -97,7 +102,7 @@ class MailboxTable:
 
         Args:
             after: the address after which it begins; None: at the beginning.
-            limit: entries that are looked at; None: as many as are in 1 MB.
+            limit: entries that are looked at.
             beginning, containing: only addresses of which that is the beginning, or a part.
         """
         tests = {"begins_with": beginning, "contains": containing}
@@ -111,9 +116,7 @@ class MailboxTable:
             }
         if after is not None:
             optional["ExclusiveStartKey"] = self._key(after)
-        if limit is not None:
-            optional["Limit"] = limit
-        answer = self._client.scan(TableName=self._name, **optional)
+        answer = self._client.scan(TableName=self._name, Limit=limit, **optional)
         last: Any = answer.get("LastEvaluatedKey")
         return Part(
             mailboxes=[self._read(item) for item in answer["Items"]],

@@ -58,7 +58,7 @@ def test_it_shows_who_is_refused_who_writes_and_what_is_held_back(
     page = shown(browser)
     for part in (PAT, "sender.example", "198.51.100.0/24", "198.51.100.1", "client-budget"):
         assert part in page.text
-    assert page.html.count("data:image/svg+xml;base64,") == 4
+    assert page.html.count("data:image/svg+xml;base64,") == 6
     assert "sender=pat%40sender.example" in page.html
     assert "/attack/mend?kind=Host" in page.html
     assert "else@other.example" in page.text
