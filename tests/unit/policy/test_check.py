@@ -7,15 +7,7 @@ import pytest
 from bouncer.guards import NOT_CONFIGURABLE, GuardName, OtherReason
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.load import load
-from tests.unit.builders import (
-    UNKNOWN_BOUNCES,
-    bounce_rule,
-    mail,
-    plan,
-    policy,
-    policy_text,
-    rule,
-)
+from tests.unit.builders import UNKNOWN_BOUNCES, bounce_rule, mail, plan, policy, policy_text, rule
 
 
 def problems_of(text: str) -> list[str]:
