@@ -29,7 +29,7 @@ from tests.integration.builders import (
     create_mailbox_table,
     set_date,
 )
-from tests.unit.test_template import statements_on
+from tests.unit.template import statements_on
 
 REGION = "us-east-1"
 

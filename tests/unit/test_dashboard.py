@@ -9,7 +9,7 @@ import pytest
 from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE
 from local import dashboard
 from local.aws.insights import parse
-from tests.unit.test_template import (
+from tests.unit.template import (
     FUNCTIONS,
     PARAMETERS,
     QUEUES,
