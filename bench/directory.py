@@ -30,7 +30,7 @@ MEGABYTES = 100
 
 _CENSUS = """
 from datetime import UTC, datetime
-from bouncer_console.mailbox import Target
+from bouncer_console.mailbox.target import Target
 from bouncer_console.web.pages.directory import _counted
 table = Target.find("mailboxes", "", None).table
 print("begun", flush=True)

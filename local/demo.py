@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bouncer_console.mail import REGION
-from bouncer_console.mailbox_files import read_mailboxes
+from bouncer_console.mailbox.files import read_mailboxes
 from bouncer_console.output import screen
 from local import docker, stack, web
 from local.deployment import deployed

@@ -10,7 +10,7 @@ import msgspec
 
 from bouncer.address import domain_of
 from bouncer.mailboxes import Mailbox
-from bouncer_console import mailbox_check
+from bouncer_console.mailbox.oddities import oddities
 
 STEPS = ("0", "10", "20", "30", "40", "50", "60", "70", "80", "90", "full")
 """Percent of a quota from which on a mailbox is counted there."""
@@ -53,7 +53,7 @@ class Census(msgspec.Struct):
         if box.disabled(self.now):
             self.kinds["disabled"] += 1
             share.disabled += 1
-        if any(mailbox_check.oddities(box, self.now)):
+        if any(oddities(box, self.now)):
             self.odd += 1
         used = max(box.used_bytes, 0)
         self.used_bytes += used

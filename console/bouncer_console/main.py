@@ -7,10 +7,8 @@ import typer
 
 from bouncer_console import (
     dead_letters,
-    explain,
     find,
     live_check,
-    mailbox,
     mode,
     permissions,
     policy,
@@ -20,6 +18,10 @@ from bouncer_console import (
     status,
 )
 from bouncer_console.doctor.command import doctor
+from bouncer_console.explain.command import explain
+from bouncer_console.explain.preview import preview
+from bouncer_console.explain.replay import replay
+from bouncer_console.mailbox import command as mailbox
 from bouncer_console.report.command import report
 from bouncer_console.web.command import web
 
@@ -47,9 +49,9 @@ def main(
     """Look after ses-bouncer: ask it, fill it, check it, mend it."""
 
 
-app.command()(explain.explain)
-app.command()(explain.preview)
-app.command()(explain.replay)
+app.command()(explain)
+app.command()(preview)
+app.command()(replay)
 app.command()(doctor)
 app.command()(mode.mode)
 app.command(name="try")(live_check.live_check)

@@ -11,7 +11,8 @@ from bouncer.guards import NOT_CONFIGURABLE, GuardName
 from bouncer.message import InboundMessage
 from bouncer.plan import Plan
 from bouncer.policy.decide import Outcome
-from bouncer_console.explain import Desk, read_mails
+from bouncer_console.explain.desk import Desk
+from bouncer_console.explain.mails import read_mails
 from tests.unit.builders import CORPUS, IDENTITY, NOBODY, SENDER, SHIPPED_POLICY
 
 AUTOMATIC = {path.stem: path for path in sorted((CORPUS / "automatic").glob("*.eml"))}

@@ -7,7 +7,8 @@ import pytest
 
 from bouncer.message import MalformedEventError
 from bouncer.policy.load import load
-from bouncer_console.explain import Desk, read_mails
+from bouncer_console.explain.desk import Desk
+from bouncer_console.explain.mails import read_mails
 from local.stack import BOUNCE_SENDER, EVENTS
 from local.stories import MALFORMED, STORIES, Story, as_text, event_of, write
 from tests.unit.builders import SHIPPED_POLICY

@@ -37,7 +37,7 @@ from bouncer.message import MalformedEventError
 from bouncer.policy.conditions import PolicyError
 from bouncer_console import deployment as stacks
 from bouncer_console.deployment import Deployment, DeploymentError
-from bouncer_console.mailbox_files import MailboxFileError
+from bouncer_console.mailbox.files import MailboxFileError
 from bouncer_console.output import printable
 from bouncer_console.web.jobs import Job, Jobs
 from bouncer_console.web.text import Url, environment

@@ -12,8 +12,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.mailboxes import Mailbox
-from bouncer_console import mailbox as mailbox_command
-from bouncer_console.mailbox_files import _cell, _rows, _without_formula, write_mailboxes
+from bouncer_console.mailbox import target
+from bouncer_console.mailbox.files import _cell, _rows, _without_formula, write_mailboxes
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
@@ -374,7 +374,7 @@ def test_an_import_that_breaks_off_bounces_nobody_and_says_what_is_written(
         "b.csv",
         "\n".join(["address,catch_all", "@example.com,false", *(f"{each}," for each in addresses)]),
     )
-    monkeypatch.setattr(mailbox_command, "client", lambda *_: dynamodb)
+    monkeypatch.setattr(target, "client", lambda *_: dynamodb)
     fail_after(dynamodb, "BatchWriteItem", writes)
     result = bouncer("mailbox", "import", path, "--table", MAILBOXES, code=1)
     assert f"{min(25 * writes, 110)} of 111 entries are as the file has them" in result.stderr

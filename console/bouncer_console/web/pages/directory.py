@@ -19,10 +19,12 @@ from bouncer.mailboxes import (
     moment_of,
 )
 from bouncer.policy.conditions import parse_size
-from bouncer_console import mailbox_check
 from bouncer_console.census import STEPS, Census
-from bouncer_console.mailbox import Filter, Target, change
-from bouncer_console.mailbox_files import MailboxFileError
+from bouncer_console.mailbox.edit import change
+from bouncer_console.mailbox.files import MailboxFileError
+from bouncer_console.mailbox.look import Filter
+from bouncer_console.mailbox.oddities import oddities
+from bouncer_console.mailbox.target import Target
 from bouncer_console.web.site import Ask, Page, ProblemError, get, post
 from bouncer_console.web.text import link
 
@@ -191,7 +193,7 @@ def _row(box: Mailbox, domain: Mailbox | None, now: datetime) -> dict[str, Any]:
         "daily": limit("quota_messages_per_day"),
         "size_limit": limit("size_limit_bytes"),
         "counts": not own and not box.alias_for,
-        "odd": [each.problem for each in mailbox_check.oddities(box, now)],
+        "odd": [each.problem for each in oddities(box, now)],
     }
 
 

@@ -18,7 +18,7 @@ from bouncer.mail_record import MailRecord
 from bouncer.policy.load import load
 from bouncer.settings import stored_prefix
 from bouncer_console.as_received import as_received
-from bouncer_console.explain import Explained
+from bouncer_console.explain.explained import Explained
 from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.search import Wanted

@@ -25,7 +25,10 @@ from bouncer.policy.review import review, sample_texts, unreachable
 from bouncer.proof import SAYS, is_proven
 from bouncer.settings import attribute_names, stored_prefix
 from bouncer_console.as_received import as_received
-from bouncer_console.explain import Desk, Explained, differences, dsn_of
+from bouncer_console.explain.desk import Desk
+from bouncer_console.explain.explained import Explained
+from bouncer_console.explain.preview import dsn_of
+from bouncer_console.explain.replay import differences
 from bouncer_console.facts.source import MailLog
 from bouncer_console.policy import pushed
 from bouncer_console.policy_in_force import InForce, policy_in_force

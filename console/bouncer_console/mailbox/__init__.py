@@ -1,0 +1,1 @@
+"""`bouncer mailbox`: the directory, one entry or a hundred thousand."""
