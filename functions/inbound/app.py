@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,15 +10,14 @@ from uuid import uuid4
 
 from aws_lambda_powertools import Logger
 
-from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.clients import Clients
-from bouncer.aws.discretion import Discretion, entry
+from bouncer.aws.discretion import entry
+from bouncer.aws.invocation import RESERVE, end_of
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.aws.telemetry import Telemetry
-from bouncer.deadline import utc_now
 from bouncer.inbound import Inbound
 from bouncer.message import InvocationType, MalformedEventError, parse_event
 from bouncer.plan import Disposition
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = Logger(serialize_stacktrace=False)
-
-_RESERVE = timedelta(seconds=timing.RESERVE)
 
 
 class Application(NamedTuple):
@@ -45,11 +42,7 @@ def application() -> Application:
     """Wired once a cold start."""
     settings = InboundSettings.read(os.environ)
     aws = Clients()
-    telemetry = Telemetry(
-        logger,
-        service=logger.service,
-        discretion=Discretion(settings.log_addresses, key_of(aws.dynamodb, settings.bounce_table)),
-    )
+    telemetry = wiring.telemetry(settings, logger, key_of(aws.dynamodb, settings.bounce_table))
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
         inbound=wiring.inbound(
@@ -71,13 +64,12 @@ with contextlib.suppress(Exception):
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     """Whatever goes wrong, the mail goes on and the event is kept: nothing is lost."""
     app = application()
-    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    end = utc_now() + left
+    end = end_of(context)
     invoked_as = InvocationType.REQUEST_RESPONSE.value
     try:
         mails = parse_event(event)
         invoked_as = mails[0].invocation_type
-        dispositions = {_handle(app, mail, end - _RESERVE) for mail in mails}
+        dispositions = {_handle(app, mail, end - RESERVE) for mail in mails}
     except UsageBusyError as error:
         # A burst for one mailbox is no failure to be kept, alarmed of and replayed, mail by mail:
         # these go on, nothing says that they are done, and the audit counts them when it is over.

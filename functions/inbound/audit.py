@@ -5,18 +5,17 @@ It stands beside the receipt rule's handler because it is the same decision, by 
 
 import contextlib
 import os
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aws_lambda_powertools import Logger
 
-from bouncer import timing
 from bouncer.audit import Audit
 from bouncer.aws import wiring
 from bouncer.aws.clients import Clients
-from bouncer.aws.discretion import Discretion, entry
+from bouncer.aws.discretion import entry
+from bouncer.aws.invocation import RESERVE, end_of, handed_back
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
 from bouncer.message import InboundMessage, MalformedEventError, parse_notice
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = Logger(serialize_stacktrace=False)
-
-_RESERVE = timedelta(seconds=timing.RESERVE)
 
 
 class Application(NamedTuple):
@@ -40,11 +37,7 @@ def application() -> Application:
     """Wired once a cold start."""
     settings = AuditSettings.read(os.environ)
     aws = Clients()
-    telemetry = Telemetry(
-        logger,
-        service=logger.service,
-        discretion=Discretion(settings.log_addresses, key_of(aws.dynamodb, settings.bounce_table)),
-    )
+    telemetry = wiring.telemetry(settings, logger, key_of(aws.dynamodb, settings.bounce_table))
     policy_file = Path(__file__).with_name("policy.toml")
     return Application(
         audit=wiring.audit(settings, aws, policy_file, telemetry), telemetry=telemetry
@@ -59,8 +52,7 @@ with contextlib.suppress(Exception):  # at init; what fails here fails again, an
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """What is not settled comes back in `batchItemFailures`, and so, later, once more."""
     app = application()
-    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    until = datetime.now(UTC) + left - _RESERVE
+    until = end_of(context) - RESERVE
     notices: dict[str, InboundMessage] = {}
     again: set[str] = set()
     try:
@@ -80,4 +72,4 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
             app.telemetry.handled(handled)
     finally:
         app.telemetry.flush()
-    return {"batchItemFailures": [{"itemIdentifier": e} for e in sorted(again | audited.again)]}
+    return handed_back(again | audited.again)

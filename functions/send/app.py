@@ -3,22 +3,20 @@
 import contextlib
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from aws_lambda_powertools import Logger
 
-from bouncer import timing
 from bouncer.aws import wiring
 from bouncer.aws.clients import Clients
 from bouncer.aws.deadline import FAILURES
-from bouncer.aws.discretion import Discretion, entry
+from bouncer.aws.discretion import entry
+from bouncer.aws.invocation import RESERVE, end_of, handed_back
 from bouncer.aws.queue import SqsKeeper
 from bouncer.aws.stack_key import key_of
 from bouncer.aws.telemetry import Telemetry
-from bouncer.deadline import utc_now
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Incident
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 logger = Logger(serialize_stacktrace=False)
-
-_RESERVE = timedelta(seconds=timing.RESERVE)
 
 
 class Application(NamedTuple):
@@ -47,9 +43,7 @@ def application() -> Application:
     settings = SendSettings.read(os.environ)
     aws = Clients()
     key = key_of(aws.dynamodb, settings.bounce_table)
-    telemetry = Telemetry(
-        logger, service=logger.service, discretion=Discretion(settings.log_addresses, key)
-    )
+    telemetry = wiring.telemetry(settings, logger, key)
     return Application(
         delivery=wiring.observed_delivery(settings, aws, telemetry),
         dead_letters=wiring.bounce_dead_letters(settings, aws),
@@ -67,8 +61,7 @@ with contextlib.suppress(Exception):  # at init; what fails here fails again, an
 def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """What is not done comes back in `batchItemFailures`, and with it to the queue."""
     app = application()
-    left = timedelta(milliseconds=context.get_remaining_time_in_millis())
-    until = utc_now() + left - _RESERVE
+    until = end_of(context) - RESERVE
     batch: dict[str, Bounce] = {}
     again: set[str] = set()
     try:
@@ -76,8 +69,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
             key = app.key()
         except FAILURES:  # nor would the ledger answer, which is in the same table
             app.telemetry.event(Incident.LEDGER_LAGS)
-            every = [record["messageId"] for record in event["Records"]]
-            return {"batchItemFailures": [{"itemIdentifier": each} for each in every]}
+            return handed_back(record["messageId"] for record in event["Records"])
         for record in event["Records"]:
             try:
                 batch[record["messageId"]] = verify(record["body"], key)
@@ -91,7 +83,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
         app.telemetry.sent(fates)
     finally:
         app.telemetry.flush()
-    return {"batchItemFailures": [{"itemIdentifier": each} for each in sorted(again | unsent)]}
+    return handed_back(again | unsent)
 
 
 def _set_aside(app: Application, record: dict[str, Any], error: PoisonError) -> set[str]:

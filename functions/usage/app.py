@@ -14,6 +14,7 @@ from aws_lambda_powertools import Logger
 from bouncer.aws import wiring
 from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
+from bouncer.aws.invocation import handed_back
 from bouncer.settings import UsageSettings, stored_prefix
 from bouncer.usage import Usage
 
@@ -63,4 +64,4 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
     failed = app.usage.give_back_all(set(mails.values()))
     again |= {each for each, mail in mails.items() if mail in failed}
     logger.info("mail deleted", extra={"mails": len(mails), "failed": sorted(failed)})
-    return {"batchItemFailures": [{"itemIdentifier": each} for each in sorted(again)]}
+    return handed_back(again)

@@ -8,7 +8,7 @@ An inbound invocation, and what has to fit into it:
                                       └─ the last moment at which a call may start
 
 What one part takes for granted of another is asserted at the end; what the template says of
-these numbers is compared with them by tests/unit/test_template.py.
+these numbers is compared with them by tests/unit/test_template_times.py.
 """
 
 # --- One try at DynamoDB, S3, SQS or AppConfig -----------------------------------------------

@@ -9,6 +9,7 @@ from bouncer.aws import clients
 from bouncer.aws.budget import DynamoBudget
 from bouncer.aws.clients import Clients
 from bouncer.aws.directory import DynamoDirectory
+from bouncer.aws.discretion import Discretion
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.aws.pacing import paced
@@ -41,7 +42,17 @@ from bouncer.settings import (
 )
 
 if TYPE_CHECKING:
+    from aws_lambda_powertools import Logger
     from mypy_boto3_ses import SESClient
+
+
+def telemetry(settings: Settings, logger: "Logger", key: Callable[[], bytes]) -> Telemetry:
+    """
+    Args:
+        key: the stack's, by which addresses are hashed where they are.
+    """
+    discretion = Discretion(settings.log_addresses, key)
+    return Telemetry(logger, service=logger.service, discretion=discretion)
 
 
 def delivery(
