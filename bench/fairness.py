@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import median
-from typing import Any
 
 import msgspec
 
@@ -20,6 +19,7 @@ from bouncer.headers import Header
 from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
 from bouncer_console.output import print_table
+from tests.fakes.counts import Counts
 
 DAY = 86_400.0
 ATTACK = DAY / 4
@@ -62,24 +62,6 @@ def arrivals() -> Iterator[Mail]:
             yield Mail(
                 at, False, f"u{number}@s{number % 9}.evil{domain}.example", f"11.0.{domain}.1"
             )
-
-
-class Counts:
-    """DynamoDB's ADD and REMOVE of numbers, in memory."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, dict[str, Any]] = {}
-
-    def update_item(self, **request: Any) -> dict[str, Any]:
-        its = self._items.setdefault(request["Key"]["pk"]["S"], {})
-        adds, _, removes = request["UpdateExpression"].partition(" REMOVE ")
-        told = int(request["ExpressionAttributeValues"][":told"]["N"])
-        for each in adds.removeprefix("ADD ").partition(" SET ")[0].split(", "):
-            name = each.split()[0]
-            its[name] = {"N": str(int(its.get(name, {"N": "0"})["N"]) + told)}
-        for name in removes.split(", "):
-            its.pop(name, None)
-        return {"Attributes": its}
 
 
 def run(name: str, allows: Callable[[Mail, float], bool]) -> Outcome:

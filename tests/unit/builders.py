@@ -66,6 +66,26 @@ def mail(
     )
 
 
+def received(client: str, helo: str = "mx.sender.example") -> Header:
+    """SES's own Received field, of a mail that came from this host."""
+    return Header(
+        "Received",
+        f"from {helo} (mx.sender.example [{client}]) by inbound-smtp.us-east-1.amazonaws.com "
+        "with SMTP id abc123 for nobody@example.com; Sat, 21 Nov 2026 12:00:00 +0000 (UTC)",
+    )
+
+
+def mail_of(sender: str, *headers: Header) -> InboundMessage:
+    """A mail of any sender, with header fields as they are."""
+    return InboundMessage(
+        message_id="msg1",
+        received_at=RECEIVED,
+        source=sender,
+        recipients=(NOBODY,),
+        headers=headers,
+    )
+
+
 def event(*, mail: dict[str, Any] | None = None, receipt: dict[str, Any] | None = None) -> Any:
     """The smallest event that says everything which is needed, and what is asked for besides."""
     return {

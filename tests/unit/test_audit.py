@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bouncer.audit import Audit, Audited
-from bouncer.budget import Budget
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
@@ -25,6 +24,7 @@ from bouncer.mailboxes import Mailbox, StaticDirectory
 from bouncer.message import InboundMessage, MalformedEventError, Verdicts, parse_notice
 from bouncer.plan import Disposition
 from bouncer.policy.load import load
+from tests.fakes.budget import MemoryBudget
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.mail_records import MemoryMailRecords
 from tests.unit.builders import IDENTITY, NOW
@@ -77,11 +77,6 @@ class Sent:
         return []
 
 
-class Free:
-    def charge(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 class Site:
     def __init__(self, late: LateBounces = LateBounces.UNKNOWN) -> None:
         self.now = NOW
@@ -103,7 +98,7 @@ class Site:
                 identity=IDENTITY,
                 clock=lambda: self.now,
             ),
-            budget=cast_budget(Free()),
+            budget=MemoryBudget(lambda: self.now),
             delivery=cast_delivery(self.sent),
             records=self.records,
         )
@@ -117,11 +112,6 @@ class Site:
 
     def run(self, *mails: InboundMessage) -> Audited:
         return self.audit.run({each.message_id: each for each in mails}, until=UNTIL)
-
-
-def cast_budget(free: Any) -> Budget:
-    budget: Budget = free
-    return budget
 
 
 def cast_delivery(sent: Any) -> Delivery:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from bouncer import timing
 from bouncer.aws.deadline import FAILURES
 from bouncer.budget import (
     SHARE_FROM,
@@ -14,7 +15,7 @@ from bouncer.budget import (
     counters,
     slice_of,
 )
-from bouncer.deadline import deadline
+from bouncer.deadline import check_time_for, deadline
 from bouncer.guards import OtherReason
 from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
@@ -55,6 +56,7 @@ class DynamoBudget:
     ) -> OtherReason | None:
         try:
             with deadline(until, self._clock):
+                check_time_for(timing.ATTEMPT)
                 return self._charge(mail, told, limits, until)
         except FAILURES as error:
             raise BudgetUnavailableError(str(error)) from error

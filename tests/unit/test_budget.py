@@ -1,0 +1,71 @@
+"""Whom a budget counts: a sender without tags, what was registered, the network that SES saw."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from publicsuffixlist import PSLFILE, PublicSuffixList
+
+from bouncer.address import normalise_domain
+from bouncer.budget import base_address, client_network, registrable_domain
+from bouncer.headers import Header
+from tests.unit.builders import SENDER, mail_of, received
+
+
+@pytest.mark.parametrize(
+    ("header", "network"),
+    [
+        (received("192.0.2.77"), "192.0.2.0/24"),
+        (received("IPv6:2001:db8:1:2::3"), "2001:db8:1::/48"),
+        (received("192.0.2.77", helo="[203.0.113.9]"), "192.0.2.0/24"),
+        (
+            received("192.0.2.77", helo="x [203.0.113.9]) by inbound-smtp.us-east-1.amazonaws.com"),
+            "192.0.2.0/24",
+        ),
+        (received("999.0.2.77"), None),
+        (Header("Received", "from x [192.0.2.1] by mx.elsewhere.example"), None),
+        (Header("Received", "[" * 50_000), None),
+        (Header("Subject", "hello"), None),
+    ],
+    ids=["v4", "v6", "literal", "forged", "no address", "not SES's", "long", "none"],
+)
+def test_the_client_is_the_one_that_ses_saw(header: Header, network: str | None) -> None:
+    forged = received("203.0.113.200")  # further down is what the sender wrote
+    assert client_network(mail_of(SENDER, header)) == network
+    if header.name == "Received":
+        assert client_network(mail_of(SENDER, header, forged)) == network
+
+
+@given(st.text())
+def test_any_address_has_a_base_and_any_name_a_domain(text: str) -> None:
+    assert (
+        base_address(base_address(text)).rpartition("@")[2] == base_address(text).rpartition("@")[2]
+    )
+    assert isinstance(registrable_domain(text), str)
+
+
+WHOLE_LIST = PublicSuffixList(only_icann=True)
+SUFFIXES = [
+    line.lstrip("!").replace("*", "wild")
+    for line in Path(PSLFILE).read_text("utf-8").partition("===END ICANN DOMAINS===")[0].split("\n")
+    if line and not line.startswith("//")
+]
+
+
+@given(
+    labels=st.lists(st.sampled_from(["a", "www", "mail-1", "ck", "kobe", "city"]), max_size=3),
+    suffix=st.sampled_from(SUFFIXES) | st.sampled_from(["nowhere", "example", "dyndns.org"]),
+    encoded=st.booleans(),
+)
+@example(labels=["www"], suffix="ck", encoded=False)
+@example(labels=["a", "city"], suffix="kobe.jp", encoded=False)
+@example(labels=["a", "b"], suffix="香港", encoded=True)
+@example(labels=["a"], suffix="公司.香港", encoded=True)
+@settings(max_examples=300, deadline=None)
+def test_one_top_level_domains_suffixes_say_what_the_whole_list_says(
+    labels: list[str], suffix: str, encoded: bool
+) -> None:
+    domain = ".".join((*labels, suffix))
+    domain = normalise_domain(domain) if encoded else domain
+    assert registrable_domain(domain) == (WHOLE_LIST.privatesuffix(domain) or domain)
