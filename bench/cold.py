@@ -157,7 +157,7 @@ class Bench:
         return answered.since(begin)
 
     def _calls(self) -> list[str]:
-        with urllib.request.urlopen(f"{self._endpoints}/calls") as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self._endpoints}/calls") as answer:  # noqa: S310  (loopback)
             calls: list[str] = json.load(answer)
             return calls
 
@@ -282,10 +282,10 @@ def shares(bench: Bench, runs: int) -> list[Shared]:
 
 def plot(measured: Sequence[Shared], file: Path) -> None:
     """Time and cost over MemorySize."""
-    import matplotlib as mpl  # noqa: PLC0415  (what only a plot needs)
+    import matplotlib as mpl
 
     mpl.use("svg" if file.suffix == ".svg" else "agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     figure, (times, costs) = plt.subplots(1, 2, figsize=(10, 4))
     for way in WAYS:
@@ -314,9 +314,7 @@ def _size_of(folder: Path) -> tuple[float, float]:
     size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "layer.zip"
-        subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "zipfile", "-c", str(file), str(folder)], check=True
-        )
+        subprocess.run([sys.executable, "-m", "zipfile", "-c", str(file), str(folder)], check=True)
         return size / 1e6, file.stat().st_size / 1e6
 
 

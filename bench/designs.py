@@ -258,13 +258,13 @@ def _polled(job: Job) -> Run:
 
 def _lock(job: Job) -> Run:
     """python-dynamodb-lock: the lock is held through the call and an interval after it."""
-    import boto3  # noqa: PLC0415
-    from python_dynamodb_lock.python_dynamodb_lock import (  # noqa: PLC0415
+    import boto3
+    from python_dynamodb_lock.python_dynamodb_lock import (
         DynamoDBLockClient,
     )
 
     locks = DynamoDBLockClient(boto3.resource("dynamodb"), table_name=job.table)
-    locks._get_lock_from_dynamodb("warm", "-")  # noqa: SLF001
+    locks._get_lock_from_dynamodb("warm", "-")  # noqa: SLF001  (no public read)
     ring = Ringer(job.port, job.caller)
 
     def run() -> Report:
@@ -285,7 +285,7 @@ def _lock(job: Job) -> Run:
 
 
 def _zae_table(table: str) -> None:
-    from zae_limiter import SyncRepository  # noqa: PLC0415
+    from zae_limiter import SyncRepository
 
     # Its own template does not deploy on ministack, so the table is made directly.
     SyncRepository(table, _skip_deprecation_warning=True).create_table()
@@ -294,7 +294,7 @@ def _zae_table(table: str) -> None:
 
 def _zae(job: Job) -> Run:
     """zae-limiter: a bucket of one token; a rejection says when to try again."""
-    from zae_limiter import (  # noqa: PLC0415
+    from zae_limiter import (
         Limit,
         RateLimitExceeded,
         SyncRateLimiter,
@@ -330,7 +330,7 @@ def _flexible(job: Job) -> Run:
         raise NotHereError("there is no node here")
     if not (PACKAGES / "node_modules" / "rate-limiter-flexible").exists():
         raise NotHereError("it is not installed")
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [
             node,
             str(Path(__file__).with_name("flexible.cjs")),

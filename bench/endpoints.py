@@ -103,7 +103,7 @@ def main() -> None:
 def serving() -> Iterator[str]:
     """The endpoints' URL."""
     command = [sys.executable, "-m", "bench.endpoints"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"

@@ -234,7 +234,7 @@ class _Overflow:
         self._counted += 1
         self._on_put()
 
-    def waiting(self, *, until: datetime) -> int:  # noqa: ARG002
+    def waiting(self, *, until: datetime) -> int:  # noqa: ARG002  (the same)
         if self._clock.at - self._counted_at >= _COUNT_HOLDS:
             self._counted, self._counted_at = self._queue.length, self._clock.at
         return self._counted
@@ -517,12 +517,12 @@ _COLUMNS = (
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:
     """The queue's length and the age of what is sent, over the time until all is out."""
     try:
-        import matplotlib as mpl  # noqa: PLC0415
+        import matplotlib as mpl
     except ImportError:
         say("no plot: matplotlib is not installed", style="yellow")
         return
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     figure, grid = plt.subplots(
         2, len(outcomes), figsize=(4 * len(outcomes), 5), sharex="col", layout="constrained"

@@ -326,12 +326,12 @@ def print_excluded(runs: Iterable[Measured]) -> None:
 def plot(measured: Sequence[Measured], path: Path) -> None:
     """A strip of call times a design; where two are closer than the interval, red."""
     try:
-        import matplotlib as mpl  # noqa: PLC0415
+        import matplotlib as mpl
     except ImportError:
         say("no plot: matplotlib is not installed", style="yellow")
         return
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     shown = [run for run in measured if not run.error]
     if not shown:

@@ -112,7 +112,7 @@ def commands(aws: Aws) -> Iterator[Figure]:
     """Run each command; the first is when it has printed its first line."""
     for arguments in COMMANDS:
         started = time.monotonic()
-        with subprocess.Popen(  # noqa: S603  (ours)
+        with subprocess.Popen(
             [Path(sys.executable).with_name("bouncer"), *arguments, "--stack", STACK],
             cwd=ROOT,
             env=aws.environment(),

@@ -135,7 +135,7 @@ class Process:
         self._api = Server(("127.0.0.1", 0), self._handler_class())
         threading.Thread(target=self._api.serve_forever, daemon=True).start()
         self.started = Moment(time.monotonic(), 0.0)
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             # -S, -s: nothing of this environment's own site-packages.
             [sys.executable, "-S", "-s", "-m", "awslambdaric", handler],
             cwd=task,

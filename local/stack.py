@@ -62,8 +62,7 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
         """One for all who ask, but for those with a configuration of their own."""
         if config is None:
             return _client(service, self.endpoint, self.credentials)
-        session = _session(self.credentials)
-        return session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]
+        return _session(self.credentials).client(service, endpoint_url=self.endpoint, config=config)
 
     def environment(self) -> dict[str, str]:
         """For a program that must reach this AWS and no other."""
@@ -102,7 +101,8 @@ class Aws(msgspec.Struct, frozen=True, kw_only=True):
 
 # A session reads AWS's models anew, a tenth of a second each.
 @cache
-def _session(key: Credentials) -> boto3.session.Session:
+def _session(key: Credentials) -> Any:
+    """A session, whose clients are of whatever service they are asked for."""
     return boto3.session.Session(
         aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key,
@@ -112,7 +112,7 @@ def _session(key: Credentials) -> boto3.session.Session:
 
 @cache
 def _client(service: str, endpoint: str, key: Credentials) -> Any:
-    return _session(key).client(service, endpoint_url=endpoint)  # type: ignore[call-overload]
+    return _session(key).client(service, endpoint_url=endpoint)
 
 
 @contextlib.contextmanager

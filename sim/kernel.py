@@ -105,7 +105,7 @@ class Kernel:
 
     def __init__(self, seed: int, start: float) -> None:
         self.now = start
-        self.chance = random.Random(seed)  # noqa: S311  (a world's fate, no secret)
+        self.chance = random.Random(seed)
         self.hub: greenlet = getcurrent()
         self.current: Actor | None = None
         self._lines: list[tuple[float, str, str, str]] = []

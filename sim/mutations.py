@@ -38,16 +38,16 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     """A world that shows it."""
 
 
-def _never_too_late(_self: Any, _bounce: Bounce, ahead: timedelta = timedelta(0)) -> bool:  # noqa: ARG001
+def _never_too_late(_self: Any, _bounce: Bounce, ahead: timedelta = timedelta(0)) -> bool:
     return False
 
 
 def _turn_without_expiry(self: Reservation) -> None:
     real: Any = self
-    while (pause := real._until_turn()) > 0:  # noqa: SLF001  (a copy of the product's)
-        real._sleep(pause)  # noqa: SLF001
-    real._turns += 1  # noqa: SLF001
-    real._earliest = real._monotonic() + real._pace.step  # noqa: SLF001
+    while (pause := real._until_turn()) > 0:
+        real._sleep(pause)
+    real._turns += 1
+    real._earliest = real._monotonic() + real._pace.step
 
 
 def _claim_everything(
@@ -66,7 +66,7 @@ def _monotonic_only(self: Kept) -> bool:
 
 def _settled_before_it_is_sent(self: calls.Calls, held: Held, window: Reservation) -> Any:
     real: Any = self
-    real._records.settle(held, BounceState.SENT)  # noqa: SLF001
+    real._records.settle(held, BounceState.SENT)
     return _CALL(self, held, window)
 
 
@@ -76,8 +76,8 @@ def _no_penalty(_self: Limiter, _window: Reservation, _seconds: float) -> None:
 
 def _ledger_before_queue(self: inline.Inline, held: Held) -> Any:
     real: Any = self
-    fates = real._records.settle(held, BounceState.QUEUED)  # noqa: SLF001
-    real._bounce_queue.put(held.bounce, until=held.until, delay=timedelta(seconds=2))  # noqa: SLF001
+    fates = real._records.settle(held, BounceState.QUEUED)
+    real._bounce_queue.put(held.bounce, until=held.until, delay=timedelta(seconds=2))
     return fates
 
 
@@ -87,7 +87,7 @@ def _answers_are_not_counted(_self: records.Records, held: Held) -> Held:
 
 def _as_if_idle(self: slots.DynamoSlots, asked: Any, span: float, _max_wait: float) -> Any:
     real: Any = self
-    return real._take_idle(asked, span, 0.0)  # noqa: SLF001
+    return real._take_idle(asked, span, 0.0)
 
 
 def _in_flight_forgotten(
@@ -131,8 +131,8 @@ def _nothing_uncovered(*_: Any) -> list[str]:
 
 def _recorded_first(self: inbound.Inbound, mail: Any, **arguments: Any) -> Any:
     real: Any = self
-    plan = real._planner.plan(mail).plan  # noqa: SLF001
-    real._record(plan, [], frozenset(), arguments["until"], late=False)  # noqa: SLF001
+    plan = real._planner.plan(mail).plan
+    real._record(plan, [], frozenset(), arguments["until"], late=False)
     return _HANDLE(self, mail, **arguments)
 
 
@@ -144,7 +144,7 @@ _HANDLE: Callable[..., Any] = inbound.Inbound.handle
 _CALL: Callable[..., Any] = calls.Calls.call
 _CLAIM: Callable[..., Any] = records.Records.claim
 _HANDLER: Callable[..., Any] = functions.inbound.app.handler
-_TRANSACT: Callable[..., Any] = usage.DynamoUsage._transact  # noqa: SLF001
+_TRANSACT: Callable[..., Any] = usage.DynamoUsage._transact
 
 
 def _mutation(
@@ -161,7 +161,7 @@ def _mutation(
     )
 
 
-_CONDITION = aws_ledger._CLAIM  # noqa: SLF001
+_CONDITION = aws_ledger._CLAIM
 _LEASE_IGNORED = _CONDITION.replace(
     "#state = :claimed AND lease_until <= :now", "#state = :claimed"
 )

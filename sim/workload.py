@@ -49,7 +49,7 @@ class Workload(msgspec.Struct, kw_only=True):
         Args:
             most: only so many of the mails, for a shorter story of the same kind.
         """
-        chance = random.Random(f"workload {seed}")  # noqa: S311  (a world's fate, no secret)
+        chance = random.Random(f"workload {seed}")
         kind = chance.choice(("trickle", "trickle", "burst", "burst", "flood", "slow", "outage"))
         count, spread, interval = {
             "trickle": (chance.randint(3, 25), chance.choice((1.0, 4.0)) * HOUR, 1.0),

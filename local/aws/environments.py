@@ -55,7 +55,7 @@ def processes_die_alone(work: Work) -> None:
     process dies, and the worker begins anew when it is wanted next.
     """
     plain = lambda_runtime.Worker.invoke
-    plain_spawn = lambda_runtime.Worker._spawn  # noqa: SLF001
+    plain_spawn = lambda_runtime.Worker._spawn
 
     def spawn(worker: Any) -> None:
         worker.begins = True
@@ -68,7 +68,7 @@ def processes_die_alone(work: Work) -> None:
         try:
             answer: dict[str, Any] = plain(worker, *args, **kwargs)
         except (RuntimeError, OSError) as error:
-            process, worker._proc = worker._proc, None  # noqa: SLF001
+            process, worker._proc = worker._proc, None
             if process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -84,15 +84,15 @@ def processes_die_alone(work: Work) -> None:
         return answer
 
     lambda_runtime.Worker.invoke = invoke
-    lambda_runtime.Worker._spawn = spawn  # noqa: SLF001
+    lambda_runtime.Worker._spawn = spawn
 
 
 def at_work() -> dict[int, Process]:
     """The processes that have an invocation, by their ids."""
-    pools = [*lambda_runtime._workers.values()]  # noqa: SLF001
+    pools = [*lambda_runtime._workers.values()]
     found = {}
     for worker in [each for pool in pools for each in [*pool] if each.in_use]:
-        process = worker._proc  # noqa: SLF001
+        process = worker._proc
         if process is not None and process.poll() is None:
             found[process.pid] = Process(worker.func_name, begins=worker.begins)
     return found
@@ -101,7 +101,7 @@ def at_work() -> dict[int, Process]:
 def _processor_seconds(worker: Any) -> float:
     """Of its process; 0 where there is none, or the system does not say (Linux's /proc does)."""
     try:
-        stat = Path(f"/proc/{worker._proc.pid}/stat").read_text()  # noqa: SLF001
+        stat = Path(f"/proc/{worker._proc.pid}/stat").read_text()
     except (OSError, AttributeError):
         return 0.0
     # proc(5): utime and stime are the 14th and 15th; the name before them may hold blanks.

@@ -139,7 +139,7 @@ class Gate:
         await answer(send, 200, listing())
 
     def _badly_signed(self, scope: Scope, headers: Mapping[str, str], body: bytes) -> str | None:
-        from ministack.core import sigv4  # noqa: PLC0415  (it reads its environment first)
+        from ministack.core import sigv4
 
         signature = sigv4.parse_header_signature(headers)
         if isinstance(signature, tuple):
@@ -161,15 +161,15 @@ class Gate:
 
     def _secret(self, access_key_id: str, token: str) -> str | None:
         """The secret of a key that this run made: root's, a role's session, a user's."""
-        from ministack.services import iam, sts  # noqa: PLC0415
+        from ministack.services import iam, sts
 
         if _same(access_key_id, self._credentials.access_key_id):
             return self._credentials.secret_access_key
-        session = sts._sessions.get(access_key_id)  # noqa: SLF001  (no public way to it)
+        session = sts._sessions.get(access_key_id)
         if session is not None:
             expected = session.get("SessionToken") or ""
             return str(session["SecretAccessKey"]) if _same(token, expected) else None
-        for (_, known), record in iam._access_keys.to_dict().items():  # noqa: SLF001
+        for (_, known), record in iam._access_keys.to_dict().items():
             if known == access_key_id and record.get("Status") == "Active":
                 return str(record["SecretAccessKey"])
         return None
@@ -181,8 +181,8 @@ def unguessable_sessions(key: str) -> None:
     Args:
         key: this run's secret.
     """
-    from ministack.core import lambda_runtime  # noqa: PLC0415
-    from ministack.services import lambda_svc, sts  # noqa: PLC0415
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc, sts
 
     plain = lambda_runtime.execution_credentials
 
@@ -191,7 +191,7 @@ def unguessable_sessions(key: str) -> None:
 
     def execution_credentials(config: dict[str, Any]) -> dict[str, str]:
         given: dict[str, str] = plain(config)
-        session = sts._sessions[given["AWS_ACCESS_KEY_ID"]]  # noqa: SLF001
+        session = sts._sessions[given["AWS_ACCESS_KEY_ID"]]
         secret = secret_of(given["AWS_SECRET_ACCESS_KEY"])
         token = secret_of(given["AWS_SESSION_TOKEN"])
         session |= {"SecretAccessKey": secret, "SessionToken": token}

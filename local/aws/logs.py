@@ -47,7 +47,7 @@ class Queries:
     def start(self, asked: Mapping[str, Any]) -> Response:
         """StartQuery."""
         names = asked.get("logGroupNames") or [asked.get("logGroupName")]
-        groups = cloudwatch_logs._log_groups  # noqa: SLF001
+        groups = cloudwatch_logs._log_groups
         for name in names:
             if name not in groups:
                 said = f"The specified log group does not exist: {name}"
@@ -140,6 +140,6 @@ def _refused(code: str, text: str) -> Response:
 def install() -> None:
     """Lay it over ministack, once, before the server starts."""
     queries = Queries()
-    cloudwatch_logs._start_query = queries.start  # noqa: SLF001
-    cloudwatch_logs._get_query_results = queries.results  # noqa: SLF001
-    cloudwatch_logs._stop_query = queries.stop  # noqa: SLF001
+    cloudwatch_logs._start_query = queries.start
+    cloudwatch_logs._get_query_results = queries.results
+    cloudwatch_logs._stop_query = queries.stop

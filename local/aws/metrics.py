@@ -21,12 +21,12 @@ def install(ended: threading.Event) -> None:
     Args:
         ended: set when the server ends.
     """
-    plain = lambda_svc._emit_lambda_logs  # noqa: SLF001
+    plain = lambda_svc._emit_lambda_logs
 
     def emit(func: dict[str, Any], request_id: str, log: str, *rest: Any, **more: Any) -> None:
         plain(func, request_id, log, *rest, **more)
         for datum in emf.read(log):
-            cloudwatch._store_datum(  # noqa: SLF001
+            cloudwatch._store_datum(
                 datum.namespace,
                 datum.name,
                 datum.dimensions,
@@ -38,14 +38,14 @@ def install(ended: threading.Event) -> None:
                 None,
             )
 
-    lambda_svc._emit_lambda_logs = emit  # noqa: SLF001
+    lambda_svc._emit_lambda_logs = emit
     threading.Thread(target=_watch_queues, args=(ended,), name="queues", daemon=True).start()
 
 
 def _watch_queues(ended: threading.Event) -> None:
     while not ended.wait(_QUEUES_EVERY_SECONDS):
         now = time.time()
-        for url, queue in list(sqs._queues.items()):  # noqa: SLF001
+        for url, queue in list(sqs._queues.items()):
             messages = list(queue.get("messages", ()))
             dimensions = {"QueueName": url.rpartition("/")[2]}
             if not messages:

@@ -73,7 +73,7 @@ class Authorizations:
     """What IAM is asked from now on: it lays itself over ministack."""
 
     def __init__(self) -> None:
-        from ministack.core import iam_evaluator  # noqa: PLC0415  (it reads its environment first)
+        from ministack.core import iam_evaluator
 
         self._counts: Counter[Allowed] = Counter()
         self._lock = threading.Lock()
@@ -114,11 +114,11 @@ def _kind(scope: Scope, body: bytes) -> tuple[str, str, str] | None:
 
 
 def _caller(key: str) -> str:
-    from ministack.services import iam, sts  # noqa: PLC0415  (they read their environment first)
+    from ministack.services import iam, sts
 
-    if session := sts._sessions.get(key):  # noqa: SLF001  (no public way to it)
+    if session := sts._sessions.get(key):
         return str(session.get("Arn", "")).rpartition("/")[2]
-    for (_, known), record in iam._access_keys.to_dict().items():  # noqa: SLF001
+    for (_, known), record in iam._access_keys.to_dict().items():
         if known == key:
             return str(record.get("UserName", ""))
     return ""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,10 @@ class Mails:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _listed(of: Callable[[], Iterable[Any]]) -> bytes:
+    return msgspec.json.encode(list(of()))
+
+
 def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     """Run until SIGTERM or SIGINT.
 
@@ -135,10 +140,10 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         os.environ.pop(inherited, None)
     os.environ |= environment(options.aws_port, key)
     # ministack reads its environment when it is imported, so it comes late.
-    from ministack.app import app as ministack  # noqa: PLC0415
-    from ministack.core import lambda_runtime  # noqa: PLC0415
+    from ministack.app import app as ministack
+    from ministack.core import lambda_runtime
 
-    from local.aws import environments, logs, metrics, ses  # noqa: PLC0415
+    from local.aws import environments, logs, metrics, ses
 
     weather = Weather()
     runner = RuleRunner(
@@ -202,7 +207,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
 
     app = Gate(
         requests,
-        {path: lambda of=of: msgspec.json.encode(list(of())) for path, of in listings.items()},  # type: ignore[misc]
+        {path: partial(_listed, of) for path, of in listings.items()},
         key,
     )
     key.write(options.credentials)

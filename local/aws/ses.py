@@ -73,12 +73,12 @@ def install(send_bounce: SendBounce, outgoing: Outgoing, filters: IpFilters) -> 
 
 def _count_loopback_as_tls() -> None:
     """`aws:SecureTransport` holds here: AWS on this machine has no certificate, and no network."""
-    resolve = iam_evaluator._resolve_condition_key  # noqa: SLF001
+    resolve = iam_evaluator._resolve_condition_key
 
     def resolved(key: str, context: Any) -> Any:
         return "true" if key.lower() == "aws:securetransport" else resolve(key, context)
 
-    iam_evaluator._resolve_condition_key = resolved  # noqa: SLF001
+    iam_evaluator._resolve_condition_key = resolved
 
 
 def may(action: str, resource: str, rule_name: str) -> bool:
@@ -92,12 +92,12 @@ def may(action: str, resource: str, rule_name: str) -> bool:
         found = lambda_svc.function_policy_for_arn(resource)
         policy = found[0] if found else None
     elif action.startswith("sns:"):
-        topic = sns_service._topics.get(resource) or {}  # noqa: SLF001
+        topic = sns_service._topics.get(resource) or {}
         policy = topic.get("attributes", {}).get("Policy")
         policy = json.loads(policy) if isinstance(policy, str) else policy
     else:
         bucket = resource.removeprefix("arn:aws:s3:::").partition("/")[0]
-        policy = s3_service._bucket_policies.get(bucket)  # noqa: SLF001  (no public way to it)
+        policy = s3_service._bucket_policies.get(bucket)
     context = iam_evaluator.EvalContext(
         principal_arn="ses.amazonaws.com",
         principal_type="Service",
@@ -116,7 +116,7 @@ def may(action: str, resource: str, rule_name: str) -> bool:
 
 def verified() -> list[str]:
     """The identities that may send and receive, in the account and Region of the request."""
-    identities = base._identities  # noqa: SLF001
+    identities = base._identities
     return [n for n in identities if identities[n].get("VerificationStatus") == "Success"]
 
 
@@ -169,9 +169,9 @@ def _enforce_send_bounce() -> None:
 
 
 def _bounce_sender(service: str, parameters: Mapping[str, Any]) -> str | None:
-    if service != "ses" or base._p(parameters, "Action") != "SendBounce":  # noqa: SLF001
+    if service != "ses" or base._p(parameters, "Action") != "SendBounce":
         return None
-    return str(base._p(parameters, "BounceSender"))  # noqa: SLF001
+    return str(base._p(parameters, "BounceSender"))
 
 
 # --- Receipt IP filters ----------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _create_receipt_rule(parameters: Mapping[str, str]) -> Response:
     refused = _grants_missing(parameters)
     if refused is not None:
         return refused
-    response: Response = base._create_receipt_rule(dict(parameters))  # noqa: SLF001
+    response: Response = base._create_receipt_rule(dict(parameters))
     return response
 
 
@@ -218,11 +218,11 @@ def _update_receipt_rule(parameters: Mapping[str, str]) -> Response:
     refused = _grants_missing(parameters)
     if refused is not None:
         return refused
-    rule = base._receipt_rule_from_params(parameters)  # noqa: SLF001
-    invalid: Response | None = base._receipt_rule_error(rule)  # noqa: SLF001
+    rule = base._receipt_rule_from_params(parameters)
+    invalid: Response | None = base._receipt_rule_error(rule)
     if invalid is not None:
         return invalid
-    rule_set = base._receipt_rule_sets.get(parameters.get("RuleSetName", ""))  # noqa: SLF001
+    rule_set = base._receipt_rule_sets.get(parameters.get("RuleSetName", ""))
     if rule_set is None:
         return _error(
             "RuleSetDoesNotExist", f"Rule set does not exist: {parameters['RuleSetName']}"
@@ -236,7 +236,7 @@ def _update_receipt_rule(parameters: Mapping[str, str]) -> Response:
 
 def _grants_missing(parameters: Mapping[str, str]) -> Response | None:
     """SES tries its grants when a rule is made, and so does this."""
-    rule = base._receipt_rule_from_params(parameters)  # noqa: SLF001
+    rule = base._receipt_rule_from_params(parameters)
     name = f"receipt-rule-set/{parameters.get('RuleSetName')}:receipt-rule/{rule['Name']}"
     for action in rule["Actions"]:
         if "LambdaAction" in action:
@@ -261,11 +261,11 @@ def _add_resource_types() -> None:
 
     def create_set(logical_id: str, properties: Properties, stack: str) -> tuple[str, Properties]:
         name = properties.get("RuleSetName") or f"{stack}-{logical_id}"
-        _call("CreateReceiptRuleSet", base._create_receipt_rule_set, RuleSetName=name)  # noqa: SLF001
+        _call("CreateReceiptRuleSet", base._create_receipt_rule_set, RuleSetName=name)
         return name, {}
 
     def delete_set(physical_id: str, _: Properties) -> None:
-        _call("DeleteReceiptRuleSet", base._delete_receipt_rule_set, RuleSetName=physical_id)  # noqa: SLF001
+        _call("DeleteReceiptRuleSet", base._delete_receipt_rule_set, RuleSetName=physical_id)
 
     def create_rule(logical_id: str, properties: Properties, stack: str) -> tuple[str, Properties]:
         rule = _rule(properties, f"{stack}-{logical_id}")
@@ -289,12 +289,12 @@ def _add_resource_types() -> None:
     def delete_rule(physical_id: str, properties: Properties) -> None:
         _call(
             "DeleteReceiptRule",
-            base._delete_receipt_rule,  # noqa: SLF001
+            base._delete_receipt_rule,
             RuleSetName=properties["RuleSetName"],
             RuleName=physical_id,
         )
 
-    handlers = provisioners._RESOURCE_HANDLERS  # noqa: SLF001
+    handlers = provisioners._RESOURCE_HANDLERS
     handlers["AWS::SES::ReceiptRuleSet"] = {"create": create_set, "delete": delete_set}
     handlers["AWS::SES::ReceiptRule"] = {
         "create": create_rule,
@@ -333,12 +333,12 @@ def _flat(body: bytes, query: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def _xml(action: str, result: str) -> Response:
-    response: Response = base._xml(  # noqa: SLF001
+    response: Response = base._xml(
         200, f"{action}Response", f"<{action}Result>{result}</{action}Result>"
     )
     return response
 
 
 def _error(code: str, message: str, status: int = 400) -> Response:
-    response: Response = base._error(code, message, status)  # noqa: SLF001
+    response: Response = base._error(code, message, status)
     return response

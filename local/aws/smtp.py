@@ -75,7 +75,7 @@ class Inbound:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(  # noqa: N802
+    async def handle_DATA(  # noqa: N802  (aiosmtpd's name)
         self, _server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         content = envelope.content

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def aws(alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         docker.UP_FILE.unlink()
 
 
-def _invoke(event: str) -> tuple[dict[str, str], list[dict[str, object]]]:
+def _invoke(event: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """What the function answered, and its log lines."""
     done = subprocess.run(
         [sys.executable, "-m", "local.docker", str(EVENTS / event)],
@@ -54,7 +55,7 @@ def test_each_event_prints_its_decision(aws: Aws, story: Story) -> None:
     answer, lines = _invoke(f"{story.name}.json")
     assert answer == {"disposition": story.disposition}
     (line,) = [each for each in lines if each["message"] == "mail handled"]
-    decided = {each["recipient"]: each for each in line["recipients"]}  # type: ignore[attr-defined]
+    decided = {each["recipient"]: each for each in line["recipients"]}
     for expected in story.expected:
         assert decided[expected.recipient]["outcome"] == expected.outcome
         assert decided[expected.recipient]["reason"] == expected.reason

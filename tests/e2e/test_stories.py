@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from email.policy import default
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flufl.bounce import all_failures, scan_message
@@ -42,11 +43,12 @@ def test_one_dsn_tells_programs_and_people_about_all_that_failed(site: Site) -> 
     assert report["To"] == "pat@sender.example"
     kinds = [part.get_content_type() for part in report.iter_parts()]
     assert kinds == ["text/plain", "message/delivery-status", "text/rfc822-headers"]
-    blocks = list(report.get_payload(1).get_payload())  # type: ignore[union-attr]
+    parts: Any = report.get_payload()
+    blocks = parts[1].get_payload()
     assert [block["Status"] for block in blocks] == [None, "5.1.1", "5.2.2"]
     assert blocks[0]["Reporting-MTA"].startswith("dns; ")
     assert blocks[0]["X-Ses-Bouncer"]
-    text = report.get_payload(0).get_content()  # type: ignore[union-attr]
+    text = parts[0].get_content()
     assert "no mailbox nobody@example.com" in text
     assert "mailbox full@example.com is full" in text
 

@@ -65,7 +65,7 @@ class FakeLogs:
         self._running[query_id] = self._looks
         return {"queryId": query_id}
 
-    def get_query_results(self, queryId: str, nextToken: str = "0") -> dict[str, Any]:  # noqa: N803
+    def get_query_results(self, queryId: str, nextToken: str = "0") -> dict[str, Any]:
         rows, statistics = self._answers[queryId]
         if self._running[queryId]:
             self._running[queryId] -= 1
@@ -79,7 +79,7 @@ class FakeLogs:
             **more,
         }
 
-    def stop_query(self, queryId: str) -> dict[str, bool]:  # noqa: N803
+    def stop_query(self, queryId: str) -> dict[str, bool]:
         self.stopped.append(queryId)
         return {"success": True}
 

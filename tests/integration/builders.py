@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
+from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from mypy_boto3_dynamodb import DynamoDBClient
@@ -190,17 +191,19 @@ def ses_event(
     }
 
 
-class Context(msgspec.Struct, kw_only=True):
+class Context(LambdaContext):
     """What Lambda tells a function of its invocation."""
 
-    function_name: str = "ses-bouncer-inbound"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:ses-bouncer-inbound"
-    aws_request_id: str = "request-1"
-    seconds_left: float = 25.0
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self.seconds_left * 1000)
+    def __init__(
+        self, function_name: str = "ses-bouncer-inbound", *, seconds_left: float = 25.0
+    ) -> None:
+        self._function_name = function_name
+        self._memory_limit_in_mb = 512
+        self._invoked_function_arn = (
+            "arn:aws:lambda:us-east-1:123456789012:function:ses-bouncer-inbound"
+        )
+        self._aws_request_id = "request-1"
+        self.get_remaining_time_in_millis = lambda: int(seconds_left * 1000)
 
 
 # --- Watching and disturbing a client --------------------------------------------------------
@@ -322,7 +325,7 @@ class SesServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (http.server's)
                 return
 
         class Server(ThreadingHTTPServer):

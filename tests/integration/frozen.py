@@ -18,10 +18,10 @@ def _monotonic() -> float:
 
 time.monotonic = _monotonic  # before anybody keeps the real one
 
-from bouncer.aws import clients  # noqa: E402
-from bouncer.aws.send_bounce import SesSendBounce  # noqa: E402
-from bouncer.delivery.send_bounce import TryAgainError  # noqa: E402
-from tests.integration.builders import bounce  # noqa: E402
+from bouncer.aws import clients
+from bouncer.aws.send_bounce import SesSendBounce
+from bouncer.delivery.send_bounce import TryAgainError
+from tests.integration.builders import bounce
 
 
 def _say(what: str) -> None:

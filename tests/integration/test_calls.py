@@ -60,7 +60,7 @@ def calls(
         app.application.cache_clear()
         seen = [requests_of(each) for each in services]
         event = ses_event(recipient, sender=sender, headers=SEEN)
-        app.handler(event, Context())  # type: ignore[arg-type]
+        app.handler(event, Context())
         return Counter(chain.from_iterable(seen)) + Counter({"SendBounce": len(ses_server.calls)})
 
     return asked

@@ -114,12 +114,12 @@ def test_without_stored_mail_it_is_one_client(
     made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAIL_BUCKET", "")
-    app.handler(ses_event(ALICE), Context())  # type: ignore[arg-type]
+    app.handler(ses_event(ALICE), Context())
     assert made == ["dynamodb"]
 
 
 def test_a_bounced_mail_needs_ses_and_no_queue(made: list[str]) -> None:
-    app.handler(ses_event(NOBODY), Context())  # type: ignore[arg-type]
+    app.handler(ses_event(NOBODY), Context())
     assert made == ["dynamodb", "s3", "ses"]
 
 
@@ -129,4 +129,4 @@ def test_a_failing_init_says_nothing_until_there_is_a_mail(
     monkeypatch.delenv("BOUNCE_TABLE", raising=False)
     app.application.cache_clear()
     with pytest.raises(SettingsError, match="missing required field"):
-        app.handler(ses_event(ALICE), Context())  # type: ignore[arg-type]
+        app.handler(ses_event(ALICE), Context())

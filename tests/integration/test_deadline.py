@@ -188,7 +188,7 @@ class Stack:
         """Let the inbound function handle it: whether it answered at all."""
         end = self.passing.clock() + timing.INBOUND_TIMEOUT
         try:
-            answer = inbound.handler(event, Context(seconds_left=timing.INBOUND_TIMEOUT))  # type: ignore[arg-type]
+            answer = inbound.handler(event, Context(seconds_left=timing.INBOUND_TIMEOUT))
         except Exception:  # noqa: BLE001  (so SES and Lambda see it)
             answered = False
         else:
@@ -206,7 +206,7 @@ class Stack:
                 for number, body in enumerate(messages)
             ]
         }
-        context: Any = Context(function_name="send", seconds_left=timing.SEND_TIMEOUT)
+        context = Context(function_name="send", seconds_left=timing.SEND_TIMEOUT)
         answer = send.handler(event, context)
         assert self.passing.clock() <= end + 0.1
         return [messages[int(each["itemIdentifier"])] for each in answer["batchItemFailures"]]

@@ -191,7 +191,8 @@ def test_a_connection_that_breaks_before_the_call_was_written_is_no_lost_answer(
 
     def turn() -> None:
         """The other end's word comes between the look at the connection and the writing."""
-        pool = sender._client._endpoint.http_session._manager.pools  # type: ignore[attr-defined]
+        client: Any = sender._client
+        pool = client._endpoint.http_session._manager.pools
         (key,) = pool.keys()
         connection = pool[key].pool.queue[-1]
         connection.sock.sendall(b"x")

@@ -1,7 +1,5 @@
 """The scheduled function that keeps the receipt rules in step with the directory."""
 
-from typing import Any
-
 import boto3
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
@@ -53,7 +51,7 @@ def ses(
 
 
 def run() -> None:
-    context: Any = Context(function_name="ses-bouncer-rules")
+    context = Context(function_name="ses-bouncer-rules")
     app.handler({}, context)
 
 

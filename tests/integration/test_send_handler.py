@@ -41,7 +41,7 @@ class Site:
     def work(self, *records: dict[str, Any], seconds_left: float = 90) -> list[str]:
         """The ids of the messages that go back to the queue."""
         event = {"Records": list(records)}
-        context: Any = Context(function_name="ses-bouncer-send", seconds_left=seconds_left)
+        context = Context(function_name="ses-bouncer-send", seconds_left=seconds_left)
         answer = app.handler(event, context)
         assert set(answer) == {"batchItemFailures"}
         return [each["itemIdentifier"] for each in answer["batchItemFailures"]]

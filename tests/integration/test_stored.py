@@ -172,7 +172,7 @@ def test_the_worker_sends_what_waits_once(
     # The slot that is stored is of the year 2099: no clock of today's would wait for it.
     limiter = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
     dynamodb.delete_item(TableName=BOUNCES, Key=limiter)
-    context: Any = Context(function_name="ses-bouncer-send", seconds_left=90)
+    context = Context(function_name="ses-bouncer-send", seconds_left=90)
     answer = app.handler({"Records": records}, context)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "claimed"}]}
     sent_for = [call.parameters["OriginalMessageId"] for call in ses_server.calls]

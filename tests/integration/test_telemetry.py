@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aws_lambda_powertools import Logger
@@ -37,17 +38,15 @@ def telemetry(addresses: LogAddresses = LogAddresses.FULL, service: str = SERVIC
     return Telemetry(logger, service=service, discretion=Discretion(addresses))
 
 
-def fate(
-    recipient: str = NOBODY, state: BounceState = BounceState.SENT, **fields: str | bool
-) -> Fate:
-    given: dict[str, str | bool] = {
+def fate(recipient: str = NOBODY, state: BounceState = BounceState.SENT, **fields: Any) -> Fate:
+    given: dict[str, Any] = {
         "message_id": "msg1",
         "reason": "unknown-recipient",
         "bounce_type": "DoesNotExist",
         "status": "5.1.1",
         **fields,
     }
-    return Fate(recipient=recipient, state=state, **given)  # type: ignore[arg-type]
+    return Fate(recipient=recipient, state=state, **given)
 
 
 def decision(

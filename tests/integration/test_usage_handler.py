@@ -49,7 +49,7 @@ def counted(
 def deleted(*keys: str) -> list[str]:
     """EventBridge's events, as S3 makes them, from the queue; the keys that come back."""
     records = [{"messageId": key, "body": json.dumps(object_deleted(key))} for key in keys]
-    context: Any = Context(function_name="ses-bouncer-usage")
+    context = Context(function_name="ses-bouncer-usage")
     answer = app.handler({"Records": records}, context)
     return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
 
@@ -151,6 +151,6 @@ def test_two_deliveries_of_the_same_deletions_at_once_give_back_once(
 def test_what_cannot_be_read_comes_back_until_it_is_a_dead_letter(
     counted: DynamoDBClient,
 ) -> None:
-    context: Any = Context(function_name="ses-bouncer-usage")
+    context = Context(function_name="ses-bouncer-usage")
     answer = app.handler({"Records": [{"messageId": "x", "body": "{}"}]}, context)
     assert answer == {"batchItemFailures": [{"itemIdentifier": "x"}]}

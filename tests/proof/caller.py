@@ -115,7 +115,7 @@ class Caller:
         once = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
         self._send_bounce = SesSendBounce(self._client("ses", once, plan.receiver))
         self._plain_send = self._send_bounce.send
-        self._send_bounce.send = self._send  # type: ignore[assignment,method-assign]
+        self._send_bounce.send = self._send  # type: ignore[assignment,method-assign]  # noted on the way
         self.delivery = Delivery(
             ledger=_NotingLedger(self._note, dynamodb, plan.table, self._datetime),
             limiter=Limiter(
@@ -129,8 +129,9 @@ class Caller:
         )
 
     def _client(self, service: str, config: Config, endpoint: str = "") -> Any:
-        return boto3.client(
-            service,  # type: ignore[call-overload]
+        make: Any = boto3.client  # typed by the name of the service, of which there are several
+        return make(
+            service,
             endpoint_url=endpoint or self._plan.endpoint,
             region_name="us-east-1",
             config=config,

@@ -28,7 +28,7 @@ def main(endpoint: str, bounces: str, mailboxes: str, address: str, *message_ids
         for _ in range(2):  # delivered twice, as everything may be
             charged = usage.charge(mailbox, message_id, 1000, now, enforce=True)
         taken = isinstance(charged, Charged)
-        print(message_id, "taken" if taken else "full", flush=True)  # noqa: T201
+        print(message_id, "taken" if taken else "full", flush=True)
 
 
 if __name__ == "__main__":

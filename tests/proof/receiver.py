@@ -88,7 +88,7 @@ def _answer(writer: asyncio.StreamWriter, status: int, body: str) -> None:
 async def main(port: int, log: str, failing: float, throttling: float, losing: float) -> None:
     receiver = Receiver(Path(log), failing=failing, throttling=throttling, losing=losing)
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", port)
-    print("ready", flush=True)  # noqa: T201  (to whoever started it)
+    print("ready", flush=True)
     async with server:
         await server.serve_forever()
 

@@ -34,7 +34,7 @@ class Colliding:
         self._kernel = kernel
         self._held = False
 
-    def transact_write_items(self, *, TransactItems: list[Any]) -> Any:  # noqa: N803  (boto3's)
+    def transact_write_items(self, *, TransactItems: list[Any]) -> Any:
         if self._held:
             self.collisions += 1
             self._kernel.pause(TRANSACTION)
@@ -50,7 +50,7 @@ class Colliding:
         finally:
             self._held = False
 
-    def get_item(self, *, TableName: str, Key: Any, **_: Any) -> Any:  # noqa: N803  (boto3's)
+    def get_item(self, *, TableName: str, Key: Any, **_: Any) -> Any:
         self._kernel.pause(0.004)
         table = self._db.tables[TableName]
         item = table.items.get(table.key_of(Key))

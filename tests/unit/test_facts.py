@@ -27,7 +27,7 @@ PAT = "pat@sender.example"
 NOBODY = "nobody@example.com"
 
 
-def recipient(address: str = NOBODY, state: str = "sent", **fields: Any) -> dict[str, Any]:
+def recipient(address: str | None = NOBODY, state: str = "sent", **fields: Any) -> dict[str, Any]:
     return {
         "recipient": address,
         "outcome": "bounce",
@@ -130,8 +130,8 @@ def test_a_delivery_that_is_repeated_changes_nothing() -> None:
 
 
 def test_without_addresses_the_worker_ends_what_waits() -> None:
-    decided = facts(line(recipient(None, "queued"), recipient(None, "sent"), sender=None))  # type: ignore[arg-type]
-    sent = facts(worker_line(recipient(None, "sent")), 60)  # type: ignore[arg-type]
+    decided = facts(line(recipient(None, "queued"), recipient(None, "sent"), sender=None))
+    sent = facts(worker_line(recipient(None, "sent")), 60)
     assert [each.state for each in merged([decided, sent])[0].recipients] == ["sent", "sent"]
 
 

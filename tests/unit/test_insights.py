@@ -98,11 +98,11 @@ def test_only_the_count_is_asked_for_where_it_is_enough() -> None:
 
 
 def test_an_account_that_runs_too_many_queries_is_asked_again() -> None:
-    client = FakeLogs()
+    client: Any = FakeLogs()
     client.add(START, "a line")
     client.refuse = 3
     waits: list[float] = []
-    reader = Log(client, ["in"], sleep=waits.append)  # type: ignore[arg-type]
+    reader = Log(client, ["in"], sleep=waits.append)
     assert texts(reader) == ["a line"]
     assert waits[:3] == [1, 2, 4]
 

@@ -128,7 +128,7 @@ recipients = st.lists(
     unique=True,
     max_size=5,
 )
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001
+moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001  (the zone is written behind)
     lambda moment: moment.isoformat(timespec="milliseconds") + "Z"
 )
 recent = st.integers(0, 23 * 3600).map(

@@ -34,11 +34,11 @@ class _StoredBeside:
         self.known_size = size if size is not None or eml is None else eml.stat().st_size
         self.asked_in_vain = False
 
-    def size(self, message_id: str) -> int | None:  # noqa: ARG002
+    def size(self, _message_id: str, /) -> int | None:
         self.asked_in_vain = self.known_size is None
         return self.known_size
 
-    def headers(self, message_id: str) -> tuple[Header, ...] | None:  # noqa: ARG002
+    def headers(self, _message_id: str, /) -> tuple[Header, ...] | None:
         return None if self._eml is None else read_block(self._eml.read_bytes()).headers
 
 

@@ -112,7 +112,7 @@ class _EmptyTable(MailboxTable):
         asked_nothing: Any = None
         super().__init__(asked_nothing, "")
 
-    def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:  # noqa: ARG002
+    def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:  # noqa: ARG002  (whoever asks)
         return {}
 
 

@@ -27,7 +27,7 @@ def web(
     has it, so keep it to yourself.
     """
     # The page's libraries take a second to load; no other command waits for them.
-    from bouncer_console.web.app import Server  # noqa: PLC0415
+    from bouncer_console.web.app import Server  # noqa: PLC0415  (a second)
 
     with plain_errors():
         server = Server(stack=stack, region=region, port=port)

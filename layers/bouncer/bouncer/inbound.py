@@ -41,18 +41,18 @@ class LateBounces(StrEnum):
 class StoredMail(Protocol):
     """The stored mail; what cannot be had is None, and the mail goes on its way."""
 
-    def size(self, message_id: str) -> int | None: ...
+    def size(self, message_id: str, /) -> int | None: ...
 
-    def headers(self, message_id: str) -> tuple[Header, ...] | None: ...
+    def headers(self, message_id: str, /) -> tuple[Header, ...] | None: ...
 
 
 class NoStoredMail:
     """Nobody stores the mail: no size, and truncated headers stay so."""
 
-    def size(self, message_id: str) -> int | None:  # noqa: ARG002
+    def size(self, _message_id: str, /) -> int | None:
         return None
 
-    def headers(self, message_id: str) -> tuple[Header, ...] | None:  # noqa: ARG002
+    def headers(self, _message_id: str, /) -> tuple[Header, ...] | None:
         return None
 
 

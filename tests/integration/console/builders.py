@@ -94,12 +94,12 @@ class Lambda:
         self.error: str | None = None
         self.answer = '{"disposition":"STOP_RULE_SET"}'
 
-    def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
+    def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:
         self.invoked.append((FunctionName, json.loads(Payload)))
         failed = {"FunctionError": self.error} if self.error else {}
         return {"Payload": BytesIO(self.answer.encode()), **failed}
 
-    def get_function(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
+    def get_function(self, FunctionName: str) -> dict[str, Any]:
         return {"Code": {"Location": "nowhere that is read from here"}}
 
 
@@ -147,7 +147,7 @@ class Stack:
         self.denied = False
         """Whether its resources may not be listed."""
 
-    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:
         if StackName != STACK:
             message = f"Stack with id {StackName} does not exist"
             error: Any = {"Error": {"Code": "ValidationError", "Message": message}}
@@ -160,7 +160,7 @@ class Stack:
         assert operation == "list_stack_resources"
         return self
 
-    def paginate(self, StackName: str) -> list[dict[str, Any]]:  # noqa: N803  (boto3's)
+    def paginate(self, StackName: str) -> list[dict[str, Any]]:
         assert StackName == STACK
         if self.denied:
             error: Any = {"Error": {"Code": "AccessDenied", "Message": "not yours to list"}}

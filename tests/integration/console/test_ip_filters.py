@@ -26,7 +26,7 @@ class Ses:
             ]
         }
 
-    def create_receipt_filter(self, Filter: Mapping[str, Any]) -> None:  # noqa: N803  (boto3's)
+    def create_receipt_filter(self, Filter: Mapping[str, Any]) -> None:
         address = Filter["IpFilter"]
         try:
             self.filters.create(Filter["Name"], address["Policy"], address["Cidr"])
@@ -34,7 +34,7 @@ class Ses:
             answer: Any = {"Error": {"Code": error.code, "Message": error.message}}
             raise ClientError(answer, "CreateReceiptFilter") from error
 
-    def delete_receipt_filter(self, FilterName: str) -> None:  # noqa: N803
+    def delete_receipt_filter(self, FilterName: str) -> None:
         self.filters.delete(FilterName)
 
 

@@ -67,7 +67,7 @@ class Site:
         app.application.cache_clear()
 
     def handle(self, event: Any, **context: Any) -> str:
-        answer: dict[str, str] = app.handler(event, Context(**context))  # type: ignore[arg-type]
+        answer: dict[str, str] = app.handler(event, Context(**context))
         assert set(answer) == {"disposition"}
         return answer["disposition"]
 

@@ -51,7 +51,9 @@ def test_a_lost_answer_is_remembered_by_the_ledger_while_the_bounce_waits(world:
     assert entry.lost_answers == 1
 
 
-def test_a_lost_answer_is_noted_before_anything_else_can_go_wrong(world: World) -> None:
+def test_a_lost_answer_is_noted_before_anything_else_can_go_wrong(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A crash right after it would let the next delivery make two more calls."""
     noted: list[int] = []
 
@@ -62,7 +64,7 @@ def test_a_lost_answer_is_noted_before_anything_else_can_go_wrong(world: World) 
             raise failing(answer_lost=True)
         return "bounce-2"
 
-    world.sender.send = look  # type: ignore[method-assign]
+    monkeypatch.setattr(world.sender, "send", look)
     world.inbound(mail())
     assert noted == [0, 1]
 

@@ -22,7 +22,7 @@ class Models(Loader):
     def __init__(self) -> None:
         super().__init__(file_loader=_Json())
 
-    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
+    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002  (botocore's)
         return list(SERVICES)
 
 

@@ -93,7 +93,7 @@ class SesSendBounce:
         self._client.close()
         # There is no public way to open a connection. The request has no signature and no
         # action, so it is no call of the API: SES answers it with an error, unread here.
-        endpoint = self._client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001
+        endpoint = self._client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001  (no public way)
         try:
             endpoint.http_session.send(AWSRequest("GET", self._client.meta.endpoint_url).prepare())
         except (ConnectTimeoutError, ReadTimeoutError) as error:

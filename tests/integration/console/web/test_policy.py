@@ -33,8 +33,13 @@ class Code:
     def __init__(self, location: str) -> None:
         self.location = location
 
-    def get_function(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803  (boto3's)
+    def get_function(self, FunctionName: str) -> dict[str, Any]:
         return {"Code": {"Location": self.location}}
+
+
+def code_is_at(stack: Stack, location: str) -> None:
+    client: Any = Code(location)
+    stack.lambda_ = client
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def code() -> Iterator[str]:
 
 
 def test_the_policy_in_force_is_the_deployed_one(browser: Browser, stack: Stack, code: str) -> None:
-    stack.lambda_ = Code(code)  # type: ignore[assignment]
+    code_is_at(stack, code)
     page = browser.get("/policy")
     assert "deployed with the function" in page.text
     assert "unknown-recipient" in page.html
@@ -73,7 +78,7 @@ def test_where_it_cannot_be_read_the_one_here_is_shown_and_said_so(
     browser: Browser, stack: Stack, code: str, location: str
 ) -> None:
     there = code.replace("/code", location) if location == "/nothing" else location
-    stack.lambda_ = Code(there)  # type: ignore[assignment]
+    code_is_at(stack, there)
     page = browser.get("/policy")
     assert "the deployed one cannot be read" in page.text
     assert "too-large" in page.html
@@ -82,7 +87,7 @@ def test_where_it_cannot_be_read_the_one_here_is_shown_and_said_so(
 @pytest.fixture
 def shipped(stack: Stack) -> None:
     """The deployed policy cannot be read, so the shipped one is taken."""
-    stack.lambda_ = Code("nowhere")  # type: ignore[assignment]
+    code_is_at(stack, "nowhere")
 
 
 MAIL = (EVENTS / "unknown-recipient.eml").read_text()
