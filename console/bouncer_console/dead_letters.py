@@ -50,7 +50,7 @@ def redrive(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Try the dead letters again: each goes back to the queue or the function that failed at it.
+    """Try the dead letters again, where they failed.
 
     Bounces go to the queue, events to the function, notices of mails to the audit, deletions of
     stored mail to the mailboxes' usage. A bounce or an event that is too old for SES's 24 hours,

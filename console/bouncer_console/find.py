@@ -50,16 +50,18 @@ def find(
     until: Annotated[
         datetime | None, typer.Option(help="Handled before then, or so long ago.", **BACK)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many mails, the newest.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="Show so many mails, the newest.")
+    ] = 50,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find mails by sender, recipient, Message-ID or time, accepted mail included.
+    """Find mails by sender, recipient, Message-ID or time.
 
-    Each comes with its id, which `bouncer status` takes, and what became of it for each
-    recipient. The log is asked, as long as it is kept (LogRetentionDays); a query costs $0.005 a
-    GB of log in the time that is looked through, and a million mails have 0.7 GB.
+    Accepted mail, too. Each comes with its id, which `bouncer status` takes, and what became of it
+    for each recipient. The log is asked, as long as it is kept (LogRetentionDays); a query costs
+    $0.005 a GB of log in the time that is looked through, and a million mails have 0.7 GB.
     """
     wanted = Wanted(
         anywhere=who or "",

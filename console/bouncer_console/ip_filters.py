@@ -180,7 +180,7 @@ def _why(error: ClientError, wanted: IpFilter) -> str:
 # --- The commands ----------------------------------------------------------------------------
 
 app = typer.Typer(
-    help="SES's IP filters: addresses and networks that may not even speak SMTP to it.",
+    help="Clients that may not even speak SMTP to SES.",
     no_args_is_help=True,
 )
 
@@ -198,11 +198,11 @@ def add(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Block an address or a network: SES refuses it in the SMTP dialogue, before any rule.
+    """Block an address or a network, before any rule.
 
-    For the whole account in this Region, not for this stack's rule alone; 100 filters at most.
-    Its senders get no bounce, and the mail leaves no trace here. A very wide network is asked
-    about first.
+    SES refuses it in the SMTP dialogue. For the whole account in this Region, not for this stack's
+    rule alone; 100 filters at most. Its senders get no bounce, and the mail leaves no trace here. A
+    very wide network is asked about first.
     """
     policy = Policy.ALLOW if allow else Policy.BLOCK
     with plain_errors(FilterError):
@@ -224,7 +224,7 @@ def add(
 
 @app.command(name="list")
 def list_filters(region: RegionOption = None, as_json: Json = False) -> None:
-    """Every filter of the account in this Region."""
+    """List every filter of the account in this Region."""
     with plain_errors():
         found = sorted(
             IpFilters(client("ses", region)).all(), key=lambda each: (each.policy, each.name)

@@ -85,14 +85,17 @@ def live_check(
     keep: Annotated[
         bool, typer.Option("--keep", help="Print the DSN that came back, when it can be read.")
     ] = False,
-    wait: Annotated[int, typer.Option(min=5, help="Seconds to wait for each step.")] = 180,
+    wait: Annotated[
+        int, typer.Option(min=5, metavar="SECONDS", help="How long to wait for each step.")
+    ] = 180,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Mail an address that does not exist, follow the mail to its bounce, and say what SES did.
+    """Mail an address that does not exist, and follow its bounce.
 
-    Costs one mail and one bounce. What it stored is deleted again; ledger and log remember it.
+    It says what SES did where AWS's documentation is silent. Costs one mail and one bounce. What it
+    stored is deleted again; ledger and log remember it.
     """
     expected = (DeploymentError, LedgerUnavailableError, TryError)
     with plain_errors(*expected):

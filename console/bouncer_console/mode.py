@@ -28,7 +28,9 @@ def mode(
     ] = None,
     despite: Annotated[
         list[str] | None,
-        typer.Option(help="Switch although this check of `bouncer doctor` is wrong; repeat."),
+        typer.Option(
+            metavar="CHECK", help="Switch although this check of `bouncer doctor` is wrong; repeat."
+        ),
     ] = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,

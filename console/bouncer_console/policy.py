@@ -23,7 +23,7 @@ from bouncer_console.deployment import (
 )
 from bouncer_console.output import Json, ask, fail, note, plain_errors, print_json, report, say
 
-app = typer.Typer(help="The policy file.", no_args_is_help=True)
+app = typer.Typer(help="The policy: check it, and bring it to a stack.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.")]
 
@@ -37,7 +37,10 @@ def check(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong in a policy, with the place and the mend; the exit status is 1 then."""
+    """Say what is wrong in a policy, with the line and the mend.
+
+    The exit status is 1 then.
+    """
     problems: list[str] = []
     hints: list[str] = []
     texts: list[SampleText] = []
@@ -130,7 +133,10 @@ def push(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a policy to a stack with PolicySource=appconfig; it holds within a minute."""
+    """Bring a policy to a stack with PolicySource=appconfig.
+
+    It holds within a minute.
+    """
     with plain_errors(PolicyError, DeploymentError):
         load_file(file)
         text = file.read_text("utf-8-sig")
@@ -191,7 +197,7 @@ def purge(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Delete every stored version of the policy, so that the stack can be deleted.
+    """Delete every version of the policy that AppConfig stores.
 
     AppConfig keeps a profile that has versions: do this before `sam delete`, and before a
     deployment that switches back to PolicySource=file. Keep your policy's file.

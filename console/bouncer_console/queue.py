@@ -299,12 +299,14 @@ def _count(deployment: Deployment, taken: Iterable[LedgerEntry]) -> str:
 # --- The commands ----------------------------------------------------------------------------
 
 app = typer.Typer(
-    help="The bounces that wait for a slot: from whom, why, until when; and taking some out.",
+    help="Show the bounces that wait for a slot, or take some out.",
     invoke_without_command=True,
 )
 
 _TOP = 10
-TopOption = Annotated[int, typer.Option("--top", min=1, help="How many lines of each table.")]
+TopOption = Annotated[
+    int, typer.Option("--top", min=1, metavar="NUMBER", help="How many lines of each table.")
+]
 
 
 @app.callback()
@@ -315,7 +317,7 @@ def queue(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """The bounces that wait for a slot: from whom, why, and until when.
+    """Show the bounces that wait for a slot: from whom, why, and until when.
 
     Read from the ledger, by a scan of the whole table: half a read unit for each 4 KB, which is
     one US cent for about 650 MB, or two million mails. The queue itself is left alone.
@@ -334,14 +336,17 @@ def queue(
 @app.command()
 def drop(
     sender: Annotated[
-        list[str] | None, typer.Option(help="Bounces to this sender; repeat.")
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Bounces to this sender; repeat.")
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="To senders of this domain and its subdomains; repeat."),
+        typer.Option(
+            metavar="DOMAIN", help="To senders of this domain and its subdomains; repeat."
+        ),
     ] = None,
     recipient: Annotated[
-        list[str] | None, typer.Option(help="About this recipient only; repeat.")
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="About this recipient only; repeat."),
     ] = None,
     run: Annotated[bool, typer.Option("--run", help="Do it; without, only show it.")] = False,
     top: TopOption = _TOP,

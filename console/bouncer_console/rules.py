@@ -29,7 +29,7 @@ from bouncer_console.output import (
     say,
 )
 
-app = typer.Typer(help="The receipt rule set.", no_args_is_help=True)
+app = typer.Typer(help="The receipt rules: activate them, keep them in step.", no_args_is_help=True)
 app.add_typer(ip_filters.app, name="filter")
 
 
@@ -42,10 +42,10 @@ def activate(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make a rule set the active one, which CloudFormation cannot do.
+    """Make a rule set the active one.
 
-    One set is active per account and Region. Another active one is not replaced unless you
-    say so: its rules would stop working at once.
+    CloudFormation cannot do that. One set is active per account and Region. Another active one is
+    not replaced unless you say so: its rules would stop working at once.
     """
     with plain_errors():
         ses = client("ses", region)
@@ -76,11 +76,11 @@ def sync(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Name the directory's addresses in the receipt rules: SES refuses all others itself.
+    """Name the directory's addresses in the receipt rules.
 
-    An unknown address gets 550 5.1.1 in the SMTP dialogue then: no mail, no bounce, no slot.
-    Only the stack's own rule and its numbered copies are touched. SES takes one change a
-    second; after an interruption, run it again.
+    SES refuses all others itself: an unknown address gets 550 5.1.1 in the SMTP dialogue then: no
+    mail, no bounce, no slot. Only the stack's own rule and its numbered copies are touched. SES
+    takes one change a second; after an interruption, run it again.
     """
     with plain_errors(DeploymentError, SyncError):
         deployment = Deployment.find(stack, region)

@@ -69,7 +69,10 @@ def send_bounce(
     ] = None,
     bounced_recipient_info_list: Annotated[
         list[str] | None,
-        typer.Option(help="Recipient=…,BounceType=… or JSON (an object or a list); repeat."),
+        typer.Option(
+            metavar="RECIPIENT",
+            help="Recipient=…,BounceType=… or JSON (an object or a list); repeat.",
+        ),
     ] = None,
     bounce_sender_arn: Annotated[
         str | None, typer.Option(help="For sending authorization.")
@@ -88,7 +91,11 @@ def send_bounce(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Bounce one received mail by hand: once, in its slot, and only inside SES's 24 hours."""
+    """Bounce one received mail by hand.
+
+    With the flags of `aws ses send-bounce`, but once, in its slot, and only inside SES's 24 hours.
+    No guard is asked.
+    """
     if generate_cli_skeleton:
         print_json(ArgumentGenerator().generate_skeleton(_INPUT))
         return

@@ -50,12 +50,15 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")
     ] = False,
-    every: Annotated[float, typer.Option(min=1, help="With --watch: seconds between looks.")] = 5,
+    every: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="With --watch: seconds between looks."),
+    ] = 5,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """The stack at a glance; with a mail's id, what became of its bounces.
+    """Show the stack at a glance, or what became of one mail.
 
     At a glance: mode, queue, pace, the last hour, dead letters, alarms. What can't be read says
     why. Of a mail: each recipient's line in the ledger, and when the turn of what waits comes,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 from ruamel.yaml import YAML
 
 from bouncer.aws import ledger, mail_records, slots, stack_key, usage
@@ -80,6 +81,23 @@ def test_the_page_of_commands_is_the_commands_own_help() -> None:
 def test_the_page_of_permissions_is_the_table_of_the_command() -> None:
     written = commands.PERMISSIONS_PAGE.read_text("utf-8")
     assert written == commands.permissions_page(), "`make commands` writes it"
+
+
+GROUPS = [name for name, command in COMMANDS.items() if hasattr(command, "commands")]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_groups_help_tells_each_command_in_a_sentence_that_is_not_cut(group: str) -> None:
+    context = typer.Context(COMMANDS[group], info_name=group, terminal_width=80)
+    _, _, listed = COMMANDS[group].get_help(context).partition("\nCommands:")
+    assert listed
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
+def test_no_value_is_called_by_what_it_is_in_python() -> None:
+    """A number, an address or a path: `list[str]` and `int range` tell nobody anything."""
+    text = commands.page()
+    assert re.findall(r"<[^<>|\n]*(?:\[| range)[^<>|\n]*>", text) == []
 
 
 def _named(*starts: str) -> list[Named]:

@@ -48,7 +48,7 @@ def doctor(
     dns_server: DnsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Check the account and the stack: what is right, what is wrong, and the mend for each.
+    """Check account and stack: what is wrong, and how to mend it.
 
     Reads only, before and after a deployment. The exit status is 1 when something is wrong.
     """

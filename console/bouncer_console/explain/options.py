@@ -59,9 +59,15 @@ SenderOption = Annotated[
     str | None, typer.Option("--bounce-sender", help="The stack's BounceSender.")
 ]
 MailFromOption = Annotated[
-    str | None, typer.Option("--mail-from", help="For an .eml: its envelope sender, <> for none.")
+    str | None,
+    typer.Option(
+        "--mail-from", metavar="ADDRESS", help="For an .eml: its envelope sender, <> for none."
+    ),
 ]
 RcptOption = Annotated[
-    list[str] | None, typer.Option("--rcpt-to", help="For an .eml: an envelope recipient; repeat.")
+    list[str] | None,
+    typer.Option(
+        "--rcpt-to", metavar="ADDRESS", help="For an .eml: an envelope recipient; repeat."
+    ),
 ]
 EXPECTED = (PolicyError, MalformedEventError, MailboxFileError, BounceError, DeploymentError)

@@ -28,7 +28,10 @@ from bouncer_console.output import Json, fail, plain_errors, print_json, print_t
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(help="Event files, mails, or folders of them.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", help="Event files, mails, or folders of them."),
+    ],
     policy: PolicyOption = DEFAULT_POLICY,
     against: Annotated[
         Path | None, typer.Option("--against", help="Another policy: show whose outcome changes.")

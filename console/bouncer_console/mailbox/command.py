@@ -5,7 +5,9 @@ import typer
 from bouncer_console.mailbox import edit, imports, look
 from bouncer_console.mailbox.recount import recount
 
-app = typer.Typer(help="The mailbox directory.", no_args_is_help=True)
+app = typer.Typer(
+    help="The mailbox directory: look at it, fill it, change it.", no_args_is_help=True
+)
 
 app.command(name="list")(look.list_)
 app.command()(look.show)

@@ -25,8 +25,10 @@ from bouncer_console.mailbox.options import (
     AddressArgument,
     AttributesOption,
     OwnTable,
-    SizeText,
+    Quota,
+    SizeLimit,
     TableOption,
+    Used,
 )
 from bouncer_console.mailbox.target import Target
 from bouncer_console.output import MOMENT, Json, fail, note, plain_errors, report
@@ -34,8 +36,8 @@ from bouncer_console.output import MOMENT, Json, fail, note, plain_errors, repor
 
 def add(
     address: AddressArgument,
-    quota: SizeText = None,
-    size_limit: SizeText = None,
+    quota: Quota = None,
+    size_limit: SizeLimit = None,
     messages_per_day: Annotated[int | None, typer.Option(help="A quota in messages.")] = None,
     alias_for: Annotated[str | None, typer.Option(help="The address that takes its mail.")] = None,
     moved_to: Annotated[str | None, typer.Option(help="Its new address; mail is bounced.")] = None,
@@ -56,7 +58,7 @@ def add(
     own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
-    """A new entry; one that exists is left as it is."""
+    """Add an entry; one that exists is left as it is."""
     fields = _fields(
         quota_bytes=quota,
         size_limit_bytes=size_limit,
@@ -87,9 +89,9 @@ def add(
 
 def set_(
     address: AddressArgument,
-    quota: SizeText = None,
-    size_limit: SizeText = None,
-    used: SizeText = None,
+    quota: Quota = None,
+    size_limit: SizeLimit = None,
+    used: Used = None,
     messages_per_day: Annotated[int | None, typer.Option(help="A quota in messages.")] = None,
     alias_for: Annotated[str | None, typer.Option(help="The address that takes its mail.")] = None,
     moved_to: Annotated[str | None, typer.Option(help="Its new address; mail is bounced.")] = None,
@@ -100,7 +102,8 @@ def set_(
     catch_all: Annotated[bool | None, typer.Option(help="For @domain.")] = None,
     separator: Annotated[str | None, typer.Option(help="For @domain: + or -, or empty.")] = None,
     unset: Annotated[
-        list[str] | None, typer.Option(help="A field to remove, such as quota_bytes; repeat.")
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="A field to remove, such as quota_bytes; repeat."),
     ] = None,
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
@@ -184,7 +187,7 @@ def remove(
     own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
-    """Take an entry out of the directory: its address is unknown then."""
+    """Remove an entry: its address is unknown then."""
     with plain_errors(*EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
         if not target.table.remove(normalise(address)):

@@ -60,11 +60,12 @@ def import_(
     own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
-    """Add and change entries from a file; safe to repeat, and usage is never touched.
+    """Add and change entries from a file.
 
-    Entries and fields that the file does not name stay; an empty cell, or null, empties a field
-    (in a table of your own, an empty cell leaves it as it is). The whole file is checked before
-    anything is written. Each domain that occurs gets an `@domain` entry, after all others.
+    Safe to repeat, and usage is never touched. Entries and fields that the file does not name stay;
+    an empty cell, or null, empties a field (in a table of your own, an empty cell leaves it as it
+    is). The whole file is checked before anything is written. Each domain that occurs gets an
+    `@domain` entry, after all others.
     """
     with plain_errors(*EXPECTED):
         find = _to_compare if dry_run else Target.find

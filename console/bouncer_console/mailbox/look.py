@@ -53,7 +53,8 @@ def list_(
     domain: Annotated[str | None, typer.Option(help="Only of this domain.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only in this status.")] = None,
     fuller_than: Annotated[
-        int | None, typer.Option(help="Only those with so many percent of a quota used.", min=0)
+        int | None,
+        typer.Option(min=0, metavar="PERCENT", help="Only those with so much of a quota used."),
     ] = None,
     suspicious: Annotated[
         bool, typer.Option("--suspicious", help="Only those in which something looks wrong.")
@@ -64,7 +65,10 @@ def list_(
     attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """Every entry, in the table's order, as it is read; `check` says what looks wrong in it."""
+    """List the entries, in the table's order.
+
+    `bouncer mailbox check` says what looks wrong in them.
+    """
     wanted = Filter(domain=domain, status=status, fuller_than=fuller_than, suspicious=suspicious)
     with plain_errors(*EXPECTED), progress("entries read") as advance:
         boxes = Target.find(table, stack, region, attributes).table.scan()
@@ -116,7 +120,7 @@ def show(
     attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """One entry, whole; of an address without one, who takes its mail."""
+    """Show one entry, or who takes the mail of an address without one."""
     key = normalise(address)
     with plain_errors(*EXPECTED):
         target = Target.find(table, stack, region, attributes)
@@ -149,9 +153,10 @@ def check(
     attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """Report what looks wrong in the directory, or in a file; the exit status is 1 for mistakes.
+    """Report what looks wrong in the directory, or in a file.
 
-    A mistake is what an import refuses, or no mail ever finds; the rest are warnings.
+    A mistake is what an import refuses, or no mail ever finds: the exit status is 1 then. The rest
+    are warnings.
     """
     now = datetime.now(UTC)
     with plain_errors(*EXPECTED), progress("entries looked at") as advance:

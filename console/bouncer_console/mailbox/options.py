@@ -23,5 +23,12 @@ OwnTable = Annotated[
 ]
 AddressArgument = Annotated[str, typer.Argument(help="user@domain, or @domain for its defaults.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the difference, change nothing.")]
-SizeText = Annotated[str | None, typer.Option(help="Bytes, or with a unit: 500 MB, 2 GiB.")]
+Quota = Annotated[
+    str | None,
+    typer.Option("--quota", metavar="SIZE", help="What it may hold: in bytes, or 500 MB, 2 GiB."),
+]
+SizeLimit = Annotated[
+    str | None, typer.Option("--size-limit", metavar="SIZE", help="The largest mail that it takes.")
+]
+Used = Annotated[str | None, typer.Option("--used", metavar="SIZE", help="What it holds now.")]
 EXPECTED = (DeploymentError, MailboxFileError, PolicyError)

@@ -24,7 +24,7 @@ def recount(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Compare each mailbox's usage with the mail in the bucket, and report what is off.
+    """Compare each mailbox's usage with the mail in the bucket.
 
     Mail that comes meanwhile may show as a difference; it is gone in the next run.
     """

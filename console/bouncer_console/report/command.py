@@ -51,16 +51,20 @@ def report(
     hash_addresses: Annotated[
         bool, typer.Option("--hash-addresses", help="Name nobody: hashes for people and hosts.")
     ] = False,
-    top: Annotated[int, typer.Option(min=1, max=10_000, help="The length of each list.")] = 20,
-    most: Annotated[int, typer.Option(min=1, help="Read so many lines, the newest.")] = LINES,
+    top: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="The length of each list.")
+    ] = 20,
+    most: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="Read so many lines, the newest.")
+    ] = LINES,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """What was refused and why, what was held back, and what observe mode would have bounced.
+    """Sum up a time: what was refused, held back, and why.
 
-    The first section is the one to read before going live. The log is asked, at $0.005 a GB of it
-    in the time, read twice.
+    And what observe mode would have bounced: the first section is the one to read before going
+    live. The log is asked, at $0.005 a GB of it in the time, read twice.
     """
     end = until or datetime.now(UTC)
     if since >= end:

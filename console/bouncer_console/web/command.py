@@ -21,10 +21,10 @@ def web(
     region: RegionOption = None,
     browser: Annotated[bool, typer.Option(help="Open it in the browser.")] = True,
 ) -> None:
-    """The operator's page, on this machine only, until Ctrl-C.
+    """Open the operator's page in the browser, until Ctrl-C.
 
-    It shows the stack through your own credentials. The address that is printed lets in whoever
-    has it, so keep it to yourself.
+    It is served on this machine only, and shows the stack through your own credentials. The address
+    that is printed lets in whoever has it, so keep it to yourself.
     """
     # The page's libraries take a second to load; no other command waits for them.
     from bouncer_console.web.app import Server  # noqa: PLC0415  (a second)
