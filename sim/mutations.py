@@ -17,10 +17,10 @@ from bouncer import audit, inbound
 from bouncer.aws import ledger as aws_ledger
 from bouncer.aws import slots, usage
 from bouncer.aws.connections import Kept
-from bouncer.delivery import calls, inline, records
+from bouncer.delivery import bookkeeper, calls, inline
+from bouncer.delivery.bookkeeper import Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.ledger import BounceState, Claims
-from bouncer.delivery.records import Held
 from bouncer.limiter import Limiter, Pace, Reservation
 
 
@@ -66,7 +66,7 @@ def _monotonic_only(self: Kept) -> bool:
 
 def _settled_before_it_is_sent(self: calls.Calls, held: Held, window: Reservation) -> Any:
     real: Any = self
-    real._records.settle(held, BounceState.SENT)
+    real._books.settle(held, BounceState.SENT)
     return _CALL(self, held, window)
 
 
@@ -76,12 +76,12 @@ def _no_penalty(_self: Limiter, _window: Reservation, _seconds: float) -> None:
 
 def _ledger_before_queue(self: inline.Inline, held: Held) -> Any:
     real: Any = self
-    fates = real._records.settle(held, BounceState.QUEUED)
+    fates = real._books.settle(held, BounceState.QUEUED)
     real._bounce_queue.put(held.bounce, until=held.until, delay=timedelta(seconds=2))
     return fates
 
 
-def _answers_are_not_counted(_self: records.Records, held: Held) -> Held:
+def _answers_are_not_counted(_self: bookkeeper.Bookkeeper, held: Held) -> Held:
     return held
 
 
@@ -91,7 +91,7 @@ def _as_if_idle(self: slots.DynamoSlots, asked: Any, span: float, _max_wait: flo
 
 
 def _in_flight_forgotten(
-    self: records.Records, bounce: Bounce, *, owner: str, until: datetime
+    self: bookkeeper.Bookkeeper, bounce: Bounce, *, owner: str, until: datetime
 ) -> tuple[Held | None, Claims]:
     held, claims = _CLAIM(self, bounce, owner=owner, until=until)
     return held, msgspec.structs.replace(claims, in_flight={})
@@ -142,7 +142,7 @@ def _all_in_time(planned: inbound.Planned, _late: Any) -> Any:
 
 _HANDLE: Callable[..., Any] = inbound.Inbound.handle
 _CALL: Callable[..., Any] = calls.Calls.call
-_CLAIM: Callable[..., Any] = records.Records.claim
+_CLAIM: Callable[..., Any] = bookkeeper.Bookkeeper.claim
 _HANDLER: Callable[..., Any] = functions.inbound.app.handler
 _TRANSACT: Callable[..., Any] = usage.DynamoUsage._transact
 
@@ -177,7 +177,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _mutation(
         "claim-skipped", "nobody asks the ledger before a call",
-        records.Records, "claim", _claim_everything, "claimed", "once", seed=0,
+        bookkeeper.Bookkeeper, "claim", _claim_everything, "claimed", "once", seed=0,
     ),
     _mutation(
         "lease-ignored", "a claim is taken over while its holder is at work",
@@ -193,7 +193,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _mutation(
         "lost-answers-forgotten", "a lost answer is repeated for ever",
-        records.Records, "note_lost_answer", _answers_are_not_counted,
+        bookkeeper.Bookkeeper, "note_lost_answer", _answers_are_not_counted,
         "lost-answers", "once", seed=27,
     ),
     _mutation(
@@ -218,7 +218,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _mutation(
         "in-flight-forgotten", "who finds a claim does not look again after its lease",
-        records.Records, "claim", _in_flight_forgotten, "told-or-recorded", "claims-end", seed=33,
+        bookkeeper.Bookkeeper, "claim", _in_flight_forgotten,
+        "told-or-recorded", "claims-end", seed=33,
     ),
     _mutation(
         "one-recipient-told", "of several refused recipients only the first is told of",

@@ -68,7 +68,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
         try:
             key = app.key()
         except FAILURES:  # nor would the ledger answer, which is in the same table
-            app.telemetry.event(Incident.LEDGER_LAGS)
+            app.telemetry.incident(Incident.LEDGER_LAGS)
             return handed_back(record["messageId"] for record in event["Records"])
         for record in event["Records"]:
             try:

@@ -143,7 +143,7 @@ def test_alarms_find_a_metric_without_its_reason(
 def test_what_happened_often_is_one_blob(printed: Printed) -> None:
     metrics = telemetry()
     for _ in range(500):
-        metrics.event(Incident.THROTTLED)
+        metrics.incident(Incident.THROTTLED)
     metrics.count("BounceSent", "a")
     metrics.count("BounceSent", "b")
     metrics.flush()

@@ -147,6 +147,25 @@ def test_every_module_that_the_docs_start_is_there() -> None:
     assert {each for each in started if find_spec(each) is None} == set()
 
 
+def _steps() -> list[tuple[str, str]]:
+    """The functions that the table of one mail's way names, with their files."""
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    table = page.partition("## One mail, followed")[2].partition("\n## ")[0]
+    return re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", table)
+
+
+@pytest.mark.parametrize(("name", "file"), _steps())
+def test_each_step_of_a_mails_way_is_where_the_page_says(name: str, file: str) -> None:
+    path = ROOT / file if file.startswith("functions/") else ROOT / "layers/bouncer/bouncer" / file
+    scope: Any = ast.parse(path.read_text("utf-8"))
+    for each in name.split("."):
+        (scope,) = [node for node in scope.body if getattr(node, "name", "") == each]
+
+
+def test_a_mails_way_is_told_from_the_event_to_the_answer() -> None:
+    assert len(_steps()) >= 14
+
+
 def _headings(page: Path) -> set[str]:
     text = _FENCE.sub("", page.read_text("utf-8"))
     plain = (re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"(?m)^#+ (.+)$", text))

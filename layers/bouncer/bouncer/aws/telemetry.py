@@ -74,8 +74,8 @@ class Telemetry:
     def count(self, name: str, reason: str = "", bounce_type: str = "") -> None:
         self._counts[name, reason, bounce_type] += 1
 
-    def event(self, event: Incident) -> None:
-        self.count(event.value)
+    def incident(self, incident: Incident) -> None:
+        self.count(incident.value)
 
     def warn(self, name: str, detail: str | Exception, **fields: str) -> None:
         """Something that nobody notices in a mail's fate, and that somebody should know.

@@ -86,7 +86,7 @@ def observed_delivery(settings: Settings, aws: Clients, telemetry: Telemetry) ->
     def repaired(ahead: float) -> None:
         telemetry.warn("SlotRepaired", f"the next slot was {ahead:.0f} s ahead: a clock was wrong")
 
-    return delivery(settings, aws, count=telemetry.event, repaired=repaired)
+    return delivery(settings, aws, count=telemetry.incident, repaired=repaired)
 
 
 def inbound(

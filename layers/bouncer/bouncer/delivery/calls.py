@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from bouncer import timing
+from bouncer.delivery.bookkeeper import Bookkeeper, Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import CALLS_WITHOUT_ANSWER, UNANSWERED, BounceState
-from bouncer.delivery.records import Held, Records
 from bouncer.delivery.send_bounce import RefusedError, SendBounce, ThrottledError, TryAgainError
 from bouncer.guards import OtherReason
 from bouncer.limiter import Busy, Limiter, NoSlotError, Reservation, SlotExpiredError
@@ -48,14 +48,14 @@ class Calls:
         *,
         limiter: Limiter,
         send_bounce: SendBounce,
-        records: Records,
+        books: Bookkeeper,
         terms: Terms,
         count: Callable[[Incident], None],
         clock: Callable[[], datetime],
     ) -> None:
         self.limiter = limiter
         self.send_bounce = send_bounce
-        self._records = records
+        self._books = books
         self._terms = terms
         self._count = count
         self._clock = clock
@@ -69,7 +69,7 @@ class Calls:
         return self._clock() + ahead >= bounce.deadline(self._terms.window_margin)
 
     def expire(self, held: Held) -> list[Fate]:
-        return self._records.settle(held, BounceState.EXPIRED, reason=OtherReason.WINDOW_CLOSED)
+        return self._books.settle(held, BounceState.EXPIRED, reason=OtherReason.WINDOW_CLOSED)
 
     def reserve(self, calls: int, max_wait: float) -> Reservation | Busy | None:
         """A window within so many seconds; None when the limiter can't be asked."""
@@ -120,16 +120,16 @@ class Calls:
             return Called(fates=[], left=held)
         except RefusedError as error:
             window.answered()
-            fates = self._records.settle(
+            fates = self._books.settle(
                 held, BounceState.REJECTED, error_code=error.code, detail=str(error)
             )
             return Called(fates=fates)
         window.answered()
-        return Called(fates=self._records.settle(held, BounceState.SENT, bounce_id=bounce_id))
+        return Called(fates=self._books.settle(held, BounceState.SENT, bounce_id=bounce_id))
 
     def _answer_lost(self, held: Held) -> Called:
         """The next call may be a second bounce; better that than none."""
-        held = self._records.note_lost_answer(held)
+        held = self._books.note_lost_answer(held)
         given_up = {
             recipient
             for recipient, lost in held.lost_answers.items()
@@ -137,7 +137,7 @@ class Calls:
         }
         fates: list[Fate] = []
         if given_up:
-            fates = self._records.settle(
+            fates = self._books.settle(
                 held.only(given_up),
                 BounceState.REJECTED,
                 error_code=UNANSWERED,

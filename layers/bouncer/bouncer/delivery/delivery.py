@@ -1,7 +1,7 @@
 """How a planned bounce is brought to SES: once, in its slot, inside the window, or later.
 
 The face of this package: `inline` deals with one inbound mail, `worker` with the queue's
-batches; both make their calls with `calls` and write down what became of them with `records`.
+batches; both make their calls with `calls` and write down what became of them with `bookkeeper`.
 
 Every end is a Fate: nothing leaves here without a state and a reason code. The steps are
 safe to repeat under the key (message id, recipient): see ledger.py.
@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bouncer.deadline import ends_in_time, utc_now
+from bouncer.delivery.bookkeeper import Bookkeeper
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Calls, Terms
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.inline import Inline
 from bouncer.delivery.ledger import Ledger
 from bouncer.delivery.queue import BounceQueue
-from bouncer.delivery.records import Records
 from bouncer.delivery.send_bounce import SendBounce
 from bouncer.delivery.worker import Worker
 from bouncer.limiter import Limiter
@@ -38,19 +38,19 @@ class Delivery:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._limiter, self._queue = limiter, queue
-        records = Records(ledger, count)
+        books = Bookkeeper(ledger, count)
         calls = Calls(
             limiter=limiter,
             send_bounce=send_bounce,
-            records=records,
+            books=books,
             terms=terms,
             count=count,
             clock=clock,
         )
-        self._records = records
-        self._worker = Worker(calls=calls, records=records, count=count, clock=clock)
+        self._books = books
+        self._worker = Worker(calls=calls, books=books, count=count, clock=clock)
         self._inline = Inline(
-            calls=calls, records=records, queue=queue, terms=terms, count=count, clock=clock
+            calls=calls, books=books, queue=queue, terms=terms, count=count, clock=clock
         )
 
     # `until` is everywhere when the caller's time ends at the latest.
@@ -100,4 +100,4 @@ class Delivery:
 
     def dead_letter(self, bounce: Bounce, *, until: datetime) -> list[Fate]:
         """Note that the queue gives a bounce up after this try; a redrive may claim it again."""
-        return self._records.give_up(bounce, until=until)
+        return self._books.give_up(bounce, until=until)

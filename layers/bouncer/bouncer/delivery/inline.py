@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from bouncer import timing
+from bouncer.delivery.bookkeeper import Bookkeeper, Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Calls, Terms
 from bouncer.delivery.fate import Fate, Incident, fate_of
 from bouncer.delivery.ledger import BounceState
 from bouncer.delivery.queue import BounceQueue
-from bouncer.delivery.records import Held, Records
 from bouncer.guards import OtherReason
 from bouncer.limiter import Reservation
 
@@ -29,14 +29,14 @@ class Inline:
         self,
         *,
         calls: Calls,
-        records: Records,
+        books: Bookkeeper,
         queue: BounceQueue,
         terms: Terms,
         count: Callable[[Incident], None],
         clock: Callable[[], datetime],
     ) -> None:
         self._calls = calls
-        self._records = records
+        self._books = books
         self._bounce_queue = queue
         self._terms = terms
         self._count = count
@@ -47,7 +47,7 @@ class Inline:
         if self._calls.limiter.refused(self._terms.wait_budget):
             # A backlog is known: leave the limiter alone, and the claim to the worker.
             return self._queue_unclaimed(bounce, until)
-        held, claims = self._records.claim(bounce, owner=owner, until=until)
+        held, claims = self._books.claim(bounce, owner=owner, until=until)
         if claims.in_flight:
             # Another invocation holds them, and may have crashed: look again after its lease.
             delay = max(claims.in_flight.values()) - self._clock() + _LEASE_GRACE
@@ -66,14 +66,14 @@ class Inline:
         """See Delivery.suppress."""
         expired = reason == OtherReason.WINDOW_CLOSED
         state = BounceState.EXPIRED if expired else BounceState.SUPPRESSED
-        return self._records.record(bounce, state, reason=reason, until=until)
+        return self._books.record(bounce, state, reason=reason, until=until)
 
     def reject(self, bounce: Bounce, faults: Mapping[str, str], *, until: datetime) -> list[Fate]:
         """See Delivery.reject."""
         return [
             fate
             for recipient, fault in faults.items()
-            for fate in self._records.record(
+            for fate in self._books.record(
                 bounce.only({recipient}),
                 BounceState.REJECTED,
                 until=until,
@@ -104,15 +104,15 @@ class Inline:
         # First the queue, then the ledger: a crash between them costs a message that the
         # worker finds settled; the other way round it would cost the bounce.
         self._bounce_queue.put(held.bounce, until=held.until, delay=_LEDGER_FIRST)
-        return self._records.settle(held, BounceState.QUEUED)
+        return self._books.settle(held, BounceState.QUEUED)
 
     def _queue_unclaimed(self, bounce: Bounce, until: datetime) -> list[Fate]:
         if self._hopeless(bounce, until):
-            return self._records.record(
+            return self._books.record(
                 bounce, BounceState.EXPIRED, reason=OtherReason.WINDOW_CLOSED, until=until
             )
         self._bounce_queue.put(bounce, until=until)
-        return self._records.record(bounce, BounceState.QUEUED, until=until)
+        return self._books.record(bounce, BounceState.QUEUED, until=until)
 
     def _hopeless(self, bounce: Bounce, until: datetime) -> bool:
         """Whether the window will have closed before what is in the queue has been sent."""

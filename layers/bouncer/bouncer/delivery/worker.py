@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bouncer import timing
+from bouncer.delivery.bookkeeper import Bookkeeper, Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Calls
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.ledger import LedgerUnavailableError
-from bouncer.delivery.records import Held, Records
 from bouncer.limiter import Busy, Reservation
 
 # A failing ledger takes seconds each time, so it is not asked about all of a batch.
@@ -26,12 +26,12 @@ class Worker:
         self,
         *,
         calls: Calls,
-        records: Records,
+        books: Bookkeeper,
         count: Callable[[Incident], None],
         clock: Callable[[], datetime],
     ) -> None:
         self._calls = calls
-        self._records = records
+        self._books = books
         self._count = count
         self._clock = clock
 
@@ -57,7 +57,7 @@ class Worker:
                 continue
             try:
                 # Each message claims for itself: two of one mail are not both the holder.
-                held, claims = self._records.claim(bounce, owner=f"{owner}#{key}", until=until)
+                held, claims = self._books.claim(bounce, owner=f"{owner}#{key}", until=until)
             except LedgerUnavailableError:
                 self._count(Incident.LEDGER_LAGS)
                 again.add(key)
@@ -93,7 +93,7 @@ class Worker:
                 failed[key] = called.left
             fates += self._give_up_late(ready)
         handed_back = ready | failed
-        self._records.hand_back(handed_back.values())
+        self._books.hand_back(handed_back.values())
         return fates, set(handed_back)
 
     def _give_up_late(self, ready: dict[str, Held]) -> list[Fate]:

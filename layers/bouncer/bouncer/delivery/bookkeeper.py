@@ -27,7 +27,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, bounce=self.bounce.only(recipients))
 
 
-class Records:
+class Bookkeeper:
     """Writes to the ledger what became of bounces."""
 
     def __init__(self, ledger: Ledger, count: Callable[[Incident], None]) -> None:
