@@ -24,7 +24,8 @@ BOB = "bob@example.com"
 class Mailboxes(Protocol):
     """The table that a usage counts in."""
 
-    usage: Usage
+    @property
+    def usage(self) -> Usage: ...
 
     def put(self, address: str, **fields: Any) -> None: ...
 

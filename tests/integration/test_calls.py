@@ -25,7 +25,7 @@ from tests.integration.builders import (
     ses_event,
 )
 from tests.integration.conftest import Printed, Services
-from tests.integration.test_budget import received
+from tests.unit.builders import received
 
 type Calls = Callable[..., Counter[str]]
 
