@@ -95,9 +95,9 @@ def test_a_groups_help_tells_each_command_in_a_sentence_that_is_not_cut(group: s
 
 
 def test_no_value_is_called_by_what_it_is_in_python() -> None:
-    """A number, an address or a path: `list[str]` and `int range` tell nobody anything."""
-    text = commands.page()
-    assert re.findall(r"<[^<>|\n]*(?:\[| range)[^<>|\n]*>", text) == []
+    """An option's number, address or path: `list[str]` and `int range` tell nobody anything."""
+    text = commands.PAGE.read_text("utf-8")
+    assert re.findall(r"(?m)^ +-.*<[^<>|\n]*(?:\[| range)[^<>|\n]*>", text) == []
 
 
 def _named(*starts: str) -> list[Named]:

@@ -132,8 +132,8 @@ def _asked_for(accept: Callable[[ast.Call], bool]) -> set[str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and accept(node):
                 (argument,) = node.args[:1]
-                assert isinstance(argument, ast.Constant)
-                found.add(str(argument.value))
+                if isinstance(argument, ast.Constant):
+                    found.add(str(argument.value))
     return found
 
 
