@@ -64,7 +64,7 @@ class Hour:
         event = ses_event(
             recipient, message_id=f"msg{number}", sender=f"pat@sender{number}.example"
         )
-        return app.handler(event, Context())["disposition"]  # type: ignore[arg-type]
+        return app.handler(event, Context())["disposition"]
 
     def _configure(self, **variables: str) -> None:
         for name, value in variables.items():
