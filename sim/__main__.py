@@ -5,6 +5,7 @@ python -m sim --seed 4711          one world, step by step
 """
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -17,6 +18,9 @@ from sim.run import prepared, run
 from sim.world import Violation
 
 _SHOWN = 10
+_CHUNK = 25
+"""Worlds that a process runs before it says what came of them."""
+_SAY_EVERY = 15.0
 
 
 def main() -> int:
@@ -34,7 +38,7 @@ def main() -> int:
 
 def _replay(seed: int, *, whole: bool) -> int:
     with prepared():
-        report = run(seed)
+        report = run(seed, traced=True)
         if not report.violations:
             if whole:
                 _print("\n".join(report.trace))
@@ -46,14 +50,19 @@ def _replay(seed: int, *, whole: bool) -> int:
 
 
 def _many(seeds: range, processes: int) -> int:
-    began = time.monotonic()
-    mails = sent = 0
+    began = said = time.monotonic()
+    mails = sent = done = 0
     fell: Counter[str] = Counter()
     failed: list[tuple[int, Violation]] = []
     for result in _results(seeds, processes):
-        mails, sent = mails + result[0], sent + result[1]
+        mails, sent, done = mails + result[0], sent + result[1], done + _CHUNK
         fell.update(result[2])
         failed += result[3]
+        if time.monotonic() - said >= _SAY_EVERY:
+            said = time.monotonic()
+            left = (said - began) * (len(seeds) - done) / done
+            bad = f"{len(failed)} broken, " if failed else ""
+            _print(f"{done} of {len(seeds)} worlds, {bad}about {max(left, 0):.0f} s more")
     took = time.monotonic() - began
     _print(f"{len(seeds)} worlds, {mails} mails, {sent} bounces in {took:.0f} s")
     _print("faults that fell: " + ", ".join(f"{n} {name}" for name, n in sorted(fell.items())))
@@ -71,8 +80,7 @@ type Result = tuple[int, int, dict[str, int], list[tuple[int, Violation]]]
 
 
 def _results(seeds: range, processes: int) -> Iterator[Result]:
-    size = 25
-    chunks = [seeds[at : at + size] for at in range(0, len(seeds), size)]
+    chunks = [seeds[at : at + _CHUNK] for at in range(0, len(seeds), _CHUNK)]
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(_chunk, chunks)
 
@@ -81,17 +89,20 @@ def _chunk(seeds: range) -> Result:
     mails = sent = 0
     fell: Counter[str] = Counter()
     failed: list[tuple[int, Violation]] = []
+    gc.disable()  # a world is of one piece, and goes as one
     with prepared():
         for seed in seeds:
             report = run(seed)
             mails, sent = mails + report.mails, sent + report.sent
             fell.update(report.fell)
             failed += [(seed, violation) for violation in report.violations[:1]]
+    gc.collect()
     return mails, sent, dict(fell), failed
 
 
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Table:
         self.name = name
         self.key = key
         self.items: dict[Key, Item] = {}
+        self._partitions: dict[str, set[Key]] = {}
         self._kernel = kernel
         self._before: dict[Key, list[tuple[float, Item | None]]] = {}
 
@@ -37,14 +38,35 @@ class Table:
         kept = self._before.setdefault(key, [])
         kept.append((self._kernel.now, self.items.get(key)))
         del kept[:-8]
+        self._partitions.setdefault(key[0], set()).add(key)
         if item is None:
             self.items.pop(key, None)
         else:
             self.items[key] = item
 
-    def stale(self, key: Key) -> Item | None:
-        """The item as it was up to a few seconds ago."""
-        moment = self._kernel.now - self._kernel.chance.uniform(0.0, _STALE)
+    def moment(self, *, stale: bool) -> float:
+        """What a read shows: now, or up to a few seconds ago."""
+        return self._kernel.now - (self._kernel.chance.uniform(0.0, _STALE) if stale else 0.0)
+
+    def partition(self, name: str) -> list[Key]:
+        """Every key of a partition that ever had an item, in order."""
+        return sorted(self._partitions.get(name, ()))
+
+    def every_key(self) -> list[Key]:
+        return sorted(key for keys in self._partitions.values() for key in keys)
+
+    def expire(self, share: float) -> None:
+        """Delete some of what has expired, as DynamoDB does when it has the time."""
+        now, chance = self._kernel.now, self._kernel.chance
+        for key in self.every_key():
+            expiry = self.items.get(key, {}).get("expires_at")
+            if expiry is not None and float(expiry["N"]) <= now and chance.random() < share:
+                self.write(key, None)
+
+    def as_of(self, key: Key, moment: float) -> Item | None:
+        """The item as it was at a moment."""
+        if moment >= self._kernel.now:
+            return self.items.get(key)
         for changed, before in self._before.get(key, []):
             if changed > moment:
                 return before
@@ -128,22 +150,36 @@ class DynamoDB:
         self.tokens[token] = self._kernel.now
         return {}
 
-    def find(self, request: Any) -> list[Item]:
+    def find(self, request: Any, *, stale: bool) -> list[Item]:
         """Query's and Scan's: all of it in one page."""
         table = self.tables[request["TableName"]]
+        names = request.get("ExpressionAttributeNames", {})
+        values = request.get("ExpressionAttributeValues", {})
+        keyed = request.get("KeyConditionExpression")
+        keys = (
+            table.every_key()
+            if keyed is None
+            else table.partition(_partition(table, keyed, values))
+        )
         tests = [
             expressions.condition(request[name])
             for name in ("KeyConditionExpression", "FilterExpression")
             if name in request
         ]
-        names = request.get("ExpressionAttributeNames", {})
-        values = request.get("ExpressionAttributeValues", {})
-        found = [i for i in table.items.values() if all(t(i, names, values) for t in tests)]
-        found.sort(key=table.key_of)
-        return [dict(each) for each in found]
+        moment = table.moment(stale=stale)
+        found = (table.as_of(key, moment) for key in keys)
+        return [dict(i) for i in found if i is not None and all(t(i, names, values) for t in tests)]
 
     def _headers(self) -> dict[str, str]:
         return {"date": _date(int(self._kernel.now))}
+
+
+def _partition(table: Table, condition: str, values: Any) -> str:
+    """The partition that a key condition names first, as it has to."""
+    name, _, rest = condition.partition(" = ")
+    assert name == table.key[0], condition
+    found: str = values[rest.split(" ")[0]]["S"]
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -208,6 +244,8 @@ class DynamoDBClient(Client):
 
         def do() -> dict[str, Any]:
             if self._falls("conflict"):
+                if self._kernel.current is not None:
+                    self._kernel.current.hampered = True  # so often, perhaps, that its time ends
                 raise _cancelled([{"Code": "TransactionConflict"} for _ in items])
             return self._db.transact(items, token)
 
@@ -217,19 +255,24 @@ class DynamoDBClient(Client):
     def query(self, **request: Any) -> dict[str, Any]:
         values = [next(iter(v.values())) for v in request["ExpressionAttributeValues"].values()]
         what = f"Query {' '.join(map(str, values))}"
-        return self.request("Query", what, lambda: {"Items": self._db.find(request)})
+        return self.request("Query", what, lambda: self._found(request))
 
     def scan(self, **request: Any) -> dict[str, Any]:
-        return self.request("Scan", "Scan", lambda: {"Items": self._db.find(request)})
+        return self.request("Scan", "Scan", lambda: self._found(request))
 
     def get_paginator(self, operation: str) -> "_Paginator":
         return _Paginator(getattr(self, operation))
 
     def _read(self, name: str, key: Any, request: Any) -> Item | None:
         table = self._db.tables[name]
-        stale = not request.get("ConsistentRead") and self._falls("stale-read")
-        found = table.stale(table.key_of(key)) if stale else table.items.get(table.key_of(key))
+        found = table.as_of(table.key_of(key), table.moment(stale=self._stale(request)))
         return dict(found) if found is not None else None
+
+    def _found(self, request: Any) -> dict[str, Any]:
+        return {"Items": self._db.find(request, stale=self._stale(request))}
+
+    def _stale(self, request: Any) -> bool:
+        return not request.get("ConsistentRead") and self._falls("stale-read")
 
 
 class _Paginator:

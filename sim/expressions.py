@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.htm
 What the product does not use is refused, not guessed at.
 """
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -18,7 +19,12 @@ type Condition = Callable[[Item, Given, Given], bool]
 type Step = Callable[[Item, Item, Given, Given], None]
 
 _TOKEN = re.compile(r"\s*(<=|>=|<>|[()=<>,+\-]|[#:]?[A-Za-z_][A-Za-z0-9_.#]*)")
-_ORDER = ("<", "<=", ">", ">=")
+_ORDER: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 class ExpressionError(ValueError):
@@ -26,9 +32,10 @@ class ExpressionError(ValueError):
 
 
 def comparable(value: Value) -> Any:
+    """A number as a float: the product compares moments and counts, which one holds exactly."""
     ((kind, content),) = value.items()
     if kind == "N":
-        return Decimal(content)
+        return float(content)
     if kind in ("SS", "NS"):
         return frozenset(content)
     return content
@@ -120,8 +127,8 @@ class _Parser:
 
     def _comparison(self) -> Condition:
         left = self.operand()
-        operator = self.take().upper()
-        if operator == "IN":
+        sign = self.take().upper()
+        if sign == "IN":
             self.take("(")
             several = [self.operand()]
             while self.peek() == ",":
@@ -129,7 +136,7 @@ class _Parser:
                 several.append(self.operand())
             self.take(")")
             return lambda i, n, v: any(_compare("=", left(i, n, v), o(i, n, v)) for o in several)
-        if operator == "BETWEEN":
+        if sign == "BETWEEN":
             low = self.operand()
             self.take("AND")
             high = self.operand()
@@ -138,7 +145,7 @@ class _Parser:
                 and _compare("<=", left(i, n, v), high(i, n, v))
             )
         right = self.operand()
-        return lambda i, n, v: _compare(operator, left(i, n, v), right(i, n, v))
+        return lambda i, n, v: _compare(sign, left(i, n, v), right(i, n, v))
 
     # --- Operands -----------------------------------------------------------------------------
 
@@ -264,21 +271,20 @@ def _added(left: Operand, right: Operand, sign: int) -> Operand:
     return total
 
 
-def _compare(operator: str, left: Value | None, right: Value | None) -> bool:
+def _compare(sign: str, left: Value | None, right: Value | None) -> bool:
     if left is None or right is None:
-        return operator == "<>" and left is not right
-    if kind_of(left) != kind_of(right):
-        return operator == "<>"
+        return sign == "<>" and left is not right
+    if left.keys() != right.keys():
+        return sign == "<>"
     one, other = comparable(left), comparable(right)
-    if operator == "=":
+    if sign == "=":
         return bool(one == other)
-    if operator == "<>":
+    if sign == "<>":
         return bool(one != other)
-    if operator not in _ORDER:
-        raise ExpressionError(f"{operator!r} compares nothing")
-    if operator.startswith("<"):
-        return bool(one <= other if operator == "<=" else one < other)
-    return bool(one >= other if operator == ">=" else one > other)
+    holds = _ORDER.get(sign)
+    if holds is None:
+        raise ExpressionError(f"{sign!r} compares nothing")
+    return bool(holds(one, other))
 
 
 @cache

@@ -35,11 +35,13 @@ FAULTS: dict[str, float] = {
     # at one message
     "message-twice": 0.2,
     "message-late": 0.1,
-    "message-dropped": 0.1,
     # for the whole world
     "outage": 1.0,
     "deployment": 1.0,
     "other-caller": 1.0,
+    "policy-change": 1.0,
+    "table-expiry": 1.0,
+    "headers-cut": 1.0,
     "wrong-clock": 0.3,
     "ses-gives-up": 1.0,
     "dead-connections": 1.0,

@@ -9,7 +9,7 @@ import msgspec
 
 from sim.clocks import kernel as running_kernel
 from sim.faults import Swarm
-from sim.kernel import Kernel, Killed, Machine
+from sim.kernel import Actor, Kernel, Killed, Machine
 from sim.sqs import Message, Queue
 
 _COLD_START = (0.2, 2.5)
@@ -76,6 +76,8 @@ class Lambda:
         self.name = name
         self.machines: list[Environment] = []
         self.dropped: list[Any] = []
+        self.on_answer: Callable[[Any, Actor], None] = lambda _event, _actor: None
+        """Told of each invocation that ended well, when it does."""
         self._kernel = kernel
         self._faults = faults
         self._timeout = timeout
@@ -132,6 +134,8 @@ class Lambda:
             except Exception as error:  # noqa: BLE001  (as Lambda does: it is a function error)
                 outcome[0] = Outcome(error=f"{type(error).__name__}: {error}"[:200])
             kernel.note(f"{name} ends", str(outcome[0].error or outcome[0].result))
+            if outcome[0].ok:
+                self.on_answer(event, actor)
             kernel.after(0.0, after)
 
         def after() -> None:

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from bouncer import timing
 from bouncer.mail_record import FOUND_UNDECIDED
+from sim.kernel import Actor
 from sim.receiving import Mail
 from sim.ses import WINDOW, Call
 from sim.workload import OTHER, OURS
@@ -26,9 +28,48 @@ def of_call(world: World, call: Call, previous: Call | None) -> list[Violation]:
         *_penalty(world, call),
         *_window(world, call),
         *_claimed(world, call),
-        *_fresh_connection(world, call),
+        *_fresh_connection(call),
         *_late(world, call),
+        *_never_answered(world, call),
     ]
+
+
+def _never_answered(world: World, call: Call) -> Iterator[Violation]:
+    """Null senders and lists are told nothing, however much of the mail's headers came."""
+    mail = next(each for each in world.work.mails if each.id == call.message_id)
+    if not mail.sender or mail.headers:
+        yield Violation(
+            invariant="never-answered",
+            what=f"{call.actor} answers {mail.sender or 'the null sender'} {mail.headers}",
+            message_id=mail.id,
+        )
+
+
+# --- As soon as an invocation ends --------------------------------------------------------------
+
+
+def of_answer(world: World, event: Any, actor: Actor) -> list[Violation]:
+    """What InboundFunction breaks by answering as if nothing were wrong."""
+    return [*_handled_or_kept(world, event, actor)]
+
+
+def _handled_or_kept(world: World, event: Any, actor: Actor) -> Iterator[Violation]:
+    """Who answers has handled every recipient, or kept the event; a failure is not swallowed."""
+    if actor.hampered or actor.stood_still or world.faults.has("wrong-clock"):
+        return
+    ses = event["Records"][0]["ses"]
+    message_id = ses["mail"]["messageId"]
+    lines = world.bounces.items.get((f"message#{message_id}", "mail"), {})
+    recorded = " ".join(lines.get("recipients", {}).get("SS", []))
+    kept = any(f'"{message_id}"' in m.body for m in world.event_dead_letters.messages.values())
+    for recipient in ses["receipt"]["recipients"]:
+        line = (f"message#{message_id}", f"recipient#{recipient}")
+        if recipient not in recorded and line not in world.bounces.items and not kept:
+            yield Violation(
+                invariant="handled-or-kept",
+                what=f"{actor.name} answers, and nothing tells what became of {recipient}",
+                message_id=message_id,
+            )
 
 
 def _pace(world: World, call: Call, previous: Call | None) -> Iterator[Violation]:
@@ -59,9 +100,9 @@ def _penalty(world: World, call: Call) -> Iterator[Violation]:
         )
 
 
-def _fresh_connection(world: World, call: Call) -> Iterator[Violation]:
-    """No call goes out on a connection that may be dead."""
-    if call.idle > timing.STALE + timing.LEAD + 1.0 and not world.faults.has("frozen"):
+def _fresh_connection(call: Call) -> Iterator[Violation]:
+    """No call goes out on a connection that may be dead, unless it died on the way to the call."""
+    if call.idle > timing.STALE + timing.LEAD + 1.0 and not call.run.stood_still:
         yield Violation(
             invariant="fresh-connection",
             what=f"{call.actor} calls on a connection that was idle for {call.idle:.0f} s",
@@ -130,7 +171,7 @@ def _refused(world: World, recipient: str) -> bool:
     if not recipient.endswith(f"@{OURS}"):
         return False
     box = boxes.get(recipient)
-    return box is None or (box.always and box.disabled)
+    return box is None or (box.always and box.disabled and not world.faults.has("policy-change"))
 
 
 def _taken(world: World, recipient: str) -> bool:
@@ -148,12 +189,11 @@ def _state(world: World, mail: Mail, recipient: str) -> str:
 
 
 def _kept(world: World) -> set[str]:
-    """Mails whose event or bounce waits for a person."""
-    queues = (
-        world.event_dead_letters,
-        world.bounce_dead_letters,
-        world.audit_dead_letters,
-    )
+    """Mails whose bounce or notice waits for a person.
+
+    Not those whose event does: the audit decides them all the same.
+    """
+    queues = (world.bounce_dead_letters, world.audit_dead_letters)
     bodies = [each.body for queue in queues for each in queue.messages.values()]
     return {mail.id for mail in world.work.mails if any(f'"{mail.id}"' in b for b in bodies)}
 
@@ -170,7 +210,8 @@ def _told_or_recorded(world: World) -> Iterator[Violation]:
     told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
     kept = _kept(world)
     for mail in world.work.mails:
-        if not mail.sender or mail.id in kept:
+        # Who is never answered waits for no word; that is in the log, if not in the ledger.
+        if not mail.sender or mail.headers or mail.id in kept:
             continue
         for recipient in filter(lambda each: _refused(world, each), mail.recipients):
             recorded = _state(world, mail, recipient) in _ENDS or _withheld(world, mail, recipient)
@@ -234,12 +275,14 @@ def _sent_is_true(world: World) -> Iterator[Violation]:
 def _claims_end(world: World) -> Iterator[Violation]:
     """Nothing is held or waits for ever."""
     kept = _kept(world)
+    # Two that hold one lease, by a clock that is wrong, write over each other's ends.
+    told = {c.message_id for c in world.ses.sent} if world.faults.has("wrong-clock") else set()
     for (pk, sk), item in sorted(world.bounces.items.items()):
         state = item.get("state", {}).get("S")
         message_id = pk.removeprefix("message#")
         # Who died, or could not write, after his call left a claim that nobody may take up.
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
-        excused = unsaid or message_id in kept
+        excused = unsaid or message_id in kept or message_id in told
         if state in ("claimed", "queued") and not excused:
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id

@@ -63,6 +63,10 @@ class Actor:
         self.ended = False
         self.failures = 0
         """How many of its requests were made and given up."""
+        self.hampered = False
+        """It could not write the mail's record or keep its event, or collided for too long."""
+        self.stood_still = False
+        """It was frozen in the middle of its work."""
 
     def kill(self) -> None:
         """It never comes back from where it waits; what it did stays done."""
@@ -103,7 +107,12 @@ class Actor:
 class Kernel:
     """The one clock that is right, and what happens next."""
 
-    def __init__(self, seed: int, start: float) -> None:
+    def __init__(self, seed: int, start: float, *, traced: bool = False) -> None:
+        """
+        Args:
+            traced: whether `note` keeps its lines; a world that nobody reads is faster without.
+        """
+        self.traced = traced
         self.now = start
         self.chance = random.Random(seed)
         self.hub: greenlet = getcurrent()
@@ -159,6 +168,8 @@ class Kernel:
 
     def note(self, call: str, outcome: str = "") -> None:
         """One line of the trace: when, who, what, and what came of it."""
+        if not self.traced:
+            return
         who = self.current.name if self.current is not None else "world"
         self._lines.append((self.now, who, call, outcome))
 

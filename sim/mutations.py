@@ -17,7 +17,8 @@ from bouncer import audit, inbound
 from bouncer.aws import ledger as aws_ledger
 from bouncer.aws import slots, usage
 from bouncer.aws.connections import Kept
-from bouncer.delivery import bookkeeper, calls, inline
+from bouncer.aws.queue import SqsKeeper
+from bouncer.delivery import bookkeeper, calls, inline, worker
 from bouncer.delivery.bookkeeper import Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.ledger import BounceState, Claims
@@ -140,10 +141,32 @@ def _all_in_time(planned: inbound.Planned, _late: Any) -> Any:
     return planned.plan, frozenset()
 
 
+def _marked_again(self: usage.DynamoUsage, record: Any) -> Any:
+    items = _RETURN(self, record)
+    items[0]["Update"]["ConditionExpression"] = "attribute_exists(pk)"
+    return items
+
+
+def _not_kept(_self: SqsKeeper, _event: Any, _error: Exception, **_: Any) -> None:
+    return None
+
+
+def _audit_swallows(self: audit.Audit, notices: Any, *, until: datetime) -> Any:
+    return msgspec.structs.replace(_AUDIT(self, notices, until=until), again=frozenset())
+
+
+def _worker_swallows(self: worker.Worker, batch: Any, *, owner: str, until: datetime) -> Any:
+    fates, _ = _BATCH(self, batch, owner=owner, until=until)
+    return fates, set()
+
+
 _HANDLE: Callable[..., Any] = inbound.Inbound.handle
 _CALL: Callable[..., Any] = calls.Calls.call
 _CLAIM: Callable[..., Any] = bookkeeper.Bookkeeper.claim
 _HANDLER: Callable[..., Any] = functions.inbound.app.handler
+_RETURN: Callable[..., Any] = usage.DynamoUsage._return
+_AUDIT: Callable[..., Any] = audit.Audit.run
+_BATCH: Callable[..., Any] = worker.Worker.send_batch
 _TRANSACT: Callable[..., Any] = usage.DynamoUsage._transact
 
 
@@ -240,6 +263,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     _mutation(
         "penalty-off", "SES throttles, and everybody goes on as before",
         Limiter, "penalise", _no_penalty, "penalty", seed=10,
+    ),
+    _mutation(
+        "given-back-twice", "a deletion that is told twice gives the bytes back twice",
+        usage.DynamoUsage, "_return", _marked_again, "usage-exact",
+    ),
+    _mutation(
+        "event-not-kept", "a failed event is neither kept nor tried again: the audit will see",
+        SqsKeeper, "keep", _not_kept, "handled-or-kept",
+    ),
+    _mutation(
+        "failure-swallowed", "a notice that failed is called done",
+        audit.Audit, "run", _audit_swallows, "told-or-recorded", "claims-end",
+    ),
+    _mutation(
+        "batch-swallowed", "a bounce that was not sent does not come back to the queue",
+        worker.Worker, "send_batch", _worker_swallows, "told-or-recorded", "claims-end",
     ),
 )  # fmt: skip
 

@@ -21,6 +21,8 @@ from sim.kernel import Kernel, Killed
 _URL = "https://aws.invalid"
 _LOST = (ConnectionClosedError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError)
 _PASSING = ("Throttl", "Exceeded", "SlowDown", "TooManyRequests", "RequestTimeout")
+RECORD = " mail"
+"""How the write of a mail's record is noted: the item's sort key comes last."""
 # The longest that a process is held up between its last look at the clock and the call.
 HELD_UP = 0.019
 _ALL = 16384
@@ -112,6 +114,7 @@ class Network(NamedTuple):
         if self.faults.falls("frozen", self.kernel.now):
             seconds = self.kernel.chance.choice((0.3, 2.0, 8.0, 20.0, 45.0))
             self.kernel.note("!", f"frozen for {seconds} s")
+            actor.stood_still = True
             actor.machine.freeze()
             self.kernel.pause(seconds)
             actor.machine.thaw()
@@ -155,10 +158,10 @@ class Client:
             try:
                 self._emit("needs-retry", operation, attempts=attempt, **facts)
             except Exception:
-                self._failed()
+                self._failed(what)
                 raise
             if attempt == self._tries:
-                self._failed()
+                self._failed(what)
                 raise failed
             self._kernel.pause(min(20.0, self._kernel.chance.random() * 2 ** (attempt - 1)))
             attempt += 1
@@ -182,9 +185,11 @@ class Client:
     def _emit(self, event: str, operation: str, **facts: Any) -> None:
         self.meta.events.emit(f"{event}.{self._service}.{operation}", **facts)
 
-    def _failed(self) -> None:
-        if self._kernel.current is not None and self._service != "ses":
-            self._kernel.current.failures += 1
+    def _failed(self, what: str) -> None:
+        actor = self._kernel.current
+        if actor is not None and self._service != "ses":
+            actor.failures += 1
+            actor.hampered |= self._service == "sqs" or what.endswith(RECORD)
 
     def _try[T](self, operation: str, what: str, do: Callable[[], T], body: str) -> T:
         note = self._kernel.note

@@ -23,6 +23,14 @@ class Mail(msgspec.Struct, kw_only=True):
     received: float
     spf: str = "PASS"
     headers: tuple[tuple[str, str], ...] = ()
+    cut: bool = False
+    """The event has only the first of its headers; the stored mail has them all."""
+
+    @property
+    def block(self) -> list[tuple[str, str]]:
+        """Its headers, whole."""
+        to = ", ".join(self.recipients)
+        return [("From", self.sender or "<>"), ("To", to), ("Subject", "Hello"), *self.headers]
 
 
 class Rule(msgspec.Struct, kw_only=True, frozen=True):
@@ -119,8 +127,7 @@ class Receiving:
         """What the function gets; docs.aws.amazon.com has the format."""
         moment = datetime.fromtimestamp(mail.received, UTC)
         stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
-        to = ", ".join(mail.recipients)
-        headers = [("From", mail.sender or "<>"), ("To", to), ("Subject", "Hello"), *mail.headers]
+        headers = mail.block[:2] if mail.cut else mail.block
         kind = "RequestResponse" if self._request_response else "Event"
         verdict = {"status": "PASS"}
         return {
@@ -134,7 +141,7 @@ class Receiving:
                             "source": mail.sender,
                             "messageId": mail.id,
                             "destination": [*mail.recipients],
-                            "headersTruncated": False,
+                            "headersTruncated": mail.cut,
                             "headers": [{"name": n, "value": v} for n, v in headers],
                             "commonHeaders": {
                                 "returnPath": mail.sender,

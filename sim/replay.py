@@ -39,7 +39,8 @@ def shortest(report: Report) -> Report:
         if not search.still_fails(search.without, search.best.mails - size):
             continue
         size = min(size * 2, search.best.mails)
-    return search.best
+    best = search.best
+    return run(best.seed, without=search.without, most=search.most, traced=True)
 
 
 def story(report: Report, *, whole: bool) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,7 +16,7 @@ import functions.inbound.audit
 import functions.send.app
 import functions.usage.app
 from bouncer.aws import clients
-from bouncer.policy import load as policy_load
+from bouncer.policy.decide import Policy
 from sim import invariants
 from sim.clocks import running, virtual
 from sim.kernel import Kernel
@@ -60,13 +61,10 @@ def prepared() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(clients, "_session", return_value=_session))
         stack.enter_context(virtual())
-        parsed = policy_load.load_file
-        kept: dict[Any, Any] = {}
 
-        def load_once(path: Any) -> Any:
-            if path not in kept:
-                kept[path] = parsed(path)
-            return kept[path]
+        def load_once(path: Path) -> Policy:
+            assert _session.world is not None
+            return _session.world.policy(path)
 
         stack.enter_context(mock.patch("bouncer.aws.policy_source.load_file", load_once))
         for module in (
@@ -82,14 +80,23 @@ def prepared() -> Iterator[None]:
         yield
 
 
-def run(seed: int, *, without: frozenset[str] = frozenset(), most: int | None = None) -> Report:
+def run(
+    seed: int,
+    *,
+    without: frozenset[str] = frozenset(),
+    most: int | None = None,
+    traced: bool = False,
+) -> Report:
     """One world from its beginning to its end, inside of `prepared`.
 
     Args:
         without: faults that are switched off.
         most: only so many of its mails.
+        traced: with its trace.
     """
-    world = World(seed, invariants.of_call, without=without, most=most)
+    world = World(
+        seed, invariants.of_call, invariants.of_answer, without=without, most=most, traced=traced
+    )
     with ExitStack() as stack:
         stack.enter_context(running(world.kernel))
         stack.enter_context(mock.patch.object(_session, "world", world))

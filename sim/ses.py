@@ -68,6 +68,11 @@ class Ses:
     def down(self) -> bool:
         return any(begin <= self._kernel.now < end for begin, end in self.outages)
 
+    def other_caller(self) -> None:
+        """Software that is not ours bounces too, and SES counts it with us."""
+        if self._kernel.now - self._last >= self._too_near:
+            self._last = self._kernel.now
+
     def send_bounce(self, call: Call) -> dict[str, Any]:
         kernel = self._kernel
         if kernel.now - self.received.get(call.message_id, -WINDOW) >= WINDOW:

@@ -54,9 +54,9 @@ class Workload(msgspec.Struct, kw_only=True):
         count, spread, interval = {
             "trickle": (chance.randint(3, 25), chance.choice((1.0, 4.0)) * HOUR, 1.0),
             "burst": (chance.randint(5, 35), chance.uniform(5.0, 60.0), 1.0),
-            "flood": (chance.randint(40, 120), chance.uniform(20.0, 90.0), 1.0),
+            "flood": (chance.randint(40, 90), chance.uniform(20.0, 90.0), 1.0),
             "slow": (chance.randint(10, 40), chance.uniform(20.0, 600.0), 10.0),
-            "outage": (chance.randint(3, 12), chance.uniform(20.0, 600.0), 1.0),
+            "outage": (chance.randint(2, 6), chance.uniform(20.0, 600.0), 1.0),
         }[kind]
         boxes = _mailboxes(chance, spread)
         times = sorted(chance.uniform(1.0, spread) for _ in range(count))

@@ -4,17 +4,22 @@ with prepared():
     report = run(seed)
 """
 
+import io
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from botocore.response import StreamingBody
 
 from bouncer import timing
+from bouncer.policy import load as policy_load
+from bouncer.policy.decide import Policy
 from sim.dynamodb import DynamoDB, DynamoDBClient, Table
 from sim.faults import Swarm
 from sim.functions import Lambda, Poller
-from sim.kernel import Kernel
+from sim.kernel import Actor, Kernel
 from sim.network import Client, Network, refused
 from sim.receiving import Mail, Receiving, Rule
 from sim.ses import Call, Ses, SESClient
@@ -43,11 +48,18 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredMail(Client):
-    """S3, as far as the functions ask it: how large is a mail?"""
+    """S3, as far as the functions ask it: how large is a mail, and what are its headers?"""
 
-    def __init__(self, sizes: dict[str, int], network: Network, config: Any) -> None:
+    def __init__(
+        self,
+        sizes: dict[str, int],
+        blocks: dict[str, bytes],
+        network: Network,
+        config: Any,
+    ) -> None:
         super().__init__("s3", network, config)
         self._sizes = sizes
+        self._blocks = blocks
 
     def head_object(self, **request: Any) -> dict[str, Any]:
         key = request["Key"]
@@ -59,6 +71,16 @@ class StoredMail(Client):
 
         return self.request("HeadObject", f"HeadObject {key}", do)
 
+    def get_object(self, **request: Any) -> dict[str, Any]:
+        key = request["Key"]
+
+        def do() -> dict[str, Any]:
+            if key not in self._sizes:
+                raise refused("NoSuchKey", 404, "GetObject")
+            return {"Body": StreamingBody(io.BytesIO(self._blocks[key]), len(self._blocks[key]))}
+
+        return self.request("GetObject", f"GetObject {key}", do)
+
 
 class World:
     """One seed's deployment, its mails and its faults."""
@@ -67,17 +89,21 @@ class World:
         self,
         seed: int,
         watch: "Callable[[World, Call, Call | None], list[Violation]]",
+        judge: "Callable[[World, Any, Actor], list[Violation]]",
         *,
         without: frozenset[str] = frozenset(),
         most: int | None = None,
+        traced: bool = False,
     ) -> None:
         """
         Args:
             watch: told of each call of SendBounce and the one before; what is wrong with it.
+            judge: told of each answer of InboundFunction; what is wrong with it.
         """
         self._watch = watch
+        self._judge = judge
         self.seed = seed
-        self.kernel = kernel = Kernel(seed, START)
+        self.kernel = kernel = Kernel(seed, START, traced=traced)
         self.work = work = Workload.of(seed, START, most)
         chance = kernel.chance
         self.faults = faults = Swarm.of(chance, START + work.busy + 2 * HOUR)
@@ -87,11 +113,14 @@ class World:
         self.margin = work.margin
         self.violations: list[Violation] = []
         self.deleted: dict[str, float] = {}
+        self.lenient = False
+        """The policy of now accepts mail for mailboxes that are disabled."""
 
         self.bounces = Table(_BOUNCES, kernel, "pk", "sk")
         self.mailboxes = Table(_MAILBOXES, kernel, "address")
         self.database = DynamoDB(kernel, (self.bounces, self.mailboxes))
         self.sizes: dict[str, int] = {}
+        self.blocks: dict[str, bytes] = {}
         self.ses = Ses(kernel, self._outages(), strict=seed % 2 == 1)
         self.ses.on_call = self._called
         self._previous: Call | None = None
@@ -138,6 +167,7 @@ class World:
         self.send = self._function("send", timing.SEND_TIMEOUT, None)
         self.usage = self._function("usage", 60.0, None)
         self.audit = self._function("audit", 60.0, None, "functions.inbound.audit")
+        self.inbound.on_answer = self._answered
         self.functions = (self.inbound, self.send, self.usage, self.audit)
         at_once = chance.random() < 0.5
         Poller(self.audit_queue, self.audit, kernel, batch=10, at_once=5, back_at_once=False)
@@ -227,7 +257,7 @@ class World:
         if service == "sqs":
             return SQSClient(self.queues, self.network, config)
         if service == "s3":
-            return StoredMail(self.sizes, self.network, config)
+            return StoredMail(self.sizes, self.blocks, self.network, config)
         assert service == "ses", service
         return SESClient(self.ses, self.network, config)
 
@@ -237,11 +267,24 @@ class World:
         for box in self.work.mailboxes:
             self._keep(box)
         for mail in self.work.mails:
+            mail.cut = self.faults.has("headers-cut") and self.kernel.chance.random() < 0.5
             self.ses.received[mail.id] = mail.received
             self._at(mail.received - START, partial(self.receiving.take, mail))
             if mail.id in self.work.deletions:
                 at = self.work.deletions[mail.id] - START
                 self._at(at, partial(self._delete, mail))
+        self._plan_faults()
+        self.kernel.run(START + self.work.busy + 24 * HOUR + QUIET)
+
+    def _plan_faults(self) -> None:
+        """What befalls the whole world, and when."""
+        if self.faults.has("other-caller"):
+            self._at(self.kernel.chance.uniform(0.0, 5.0), self._other_caller)
+        if self.faults.has("table-expiry"):
+            self._at(HOUR, self._expire)
+        if self.faults.has("policy-change"):
+            for at in (0.3, 0.7):
+                self._at(at * self.work.busy, self._change_policy)
         if self.faults.has("deployment"):
             at = self.kernel.chance.uniform(0.0, self.work.busy)
             for function in self.functions:
@@ -249,7 +292,6 @@ class World:
         if self.faults.has("redrive") or self.work.kind == "outage":
             at = self.work.busy + self.kernel.chance.choice((1.0, 10.0, 23.9)) * HOUR
             self._at(at, self._redrive)
-        self.kernel.run(START + self.work.busy + 24 * HOUR + QUIET)
 
     def _at(self, seconds: float, action: Callable[[], None]) -> None:
         self.kernel.after(seconds, action)
@@ -268,7 +310,9 @@ class World:
             self._at(box.vanishes, lambda: self.mailboxes.write((box.address,), None))
 
     def _store(self, mail: Mail) -> None:
-        self.sizes[BUCKET_PREFIX + mail.id] = mail.size
+        key = BUCKET_PREFIX + mail.id
+        self.sizes[key] = mail.size
+        self.blocks[key] = "".join(f"{n}: {v}\r\n" for n, v in mail.block).encode() + b"\r\n"
 
     def _publish(self, mail: Mail, rule: Rule) -> None:
         """SES tells the topic, the topic the audit's queue."""
@@ -286,6 +330,26 @@ class World:
         self.usage_queue.put(told)
         if self.faults.falls("message-twice", self.kernel.now):
             self.usage_queue.put(told)
+
+    def _other_caller(self) -> None:
+        self.ses.other_caller()
+        if self.kernel.now < self.faults.until:
+            self._at(self.kernel.chance.choice((0.3, 1.0, 7.0)), self._other_caller)
+
+    def _expire(self) -> None:
+        self.bounces.expire(self.kernel.chance.choice((0.0, 0.2, 1.0)))
+        self._at(HOUR, self._expire)
+
+    def _change_policy(self) -> None:
+        """Another policy is deployed: new environments have it, and those at work the old one."""
+        self.lenient = not self.lenient
+        self.kernel.note("another policy", "lenient" if self.lenient else "as shipped")
+        for function in (self.inbound, self.audit):
+            function.deploy()
+
+    def policy(self, path: Path) -> Policy:
+        """What a process reads that starts now."""
+        return _policy(path, lenient=self.lenient)
 
     def _redrive(self) -> None:
         """The operator has mended what was wrong, and lets everything be tried again."""
@@ -305,6 +369,18 @@ class World:
                 dead.delete([message.id])
                 queue.put(message.body)
 
+    def _answered(self, event: Any, actor: Actor) -> None:
+        self.violations += self._judge(self, event, actor)
+
     def _called(self, call: Call) -> None:
         self.violations += self._watch(self, call, self._previous)
         self._previous = call
+
+
+@cache
+def _policy(path: Path, *, lenient: bool) -> Policy:
+    text = path.read_text()
+    if lenient:
+        before, rest = text.split('[[rules]]\nname = "mailbox-disabled"')
+        text = f"{before}[[rules]]{rest.partition('[[rules]]')[2]}"
+    return policy_load.load(text, str(path))

@@ -45,6 +45,11 @@ def in_dynamodb(request: pytest.FixtureRequest) -> Make:
     return lambda clock: DynamoLedger(dynamodb, BOUNCES, retention=RETENTION, clock=clock)
 
 
+def in_simulator(request: pytest.FixtureRequest) -> Make:
+    client = request.getfixturevalue("simulated")(NOW.timestamp()).dynamodb
+    return lambda clock: DynamoLedger(client, BOUNCES, retention=RETENTION, clock=clock)
+
+
 class At:
     """A ledger whose clock is set by hand."""
 
@@ -109,7 +114,9 @@ def entry(state: BounceState, recipient: str = NOBODY, **facts: str | int) -> Le
     )
 
 
-@pytest.fixture(params=[in_memory, in_dynamodb], ids=["in memory", "in DynamoDB"])
+@pytest.fixture(
+    params=[in_memory, in_dynamodb, in_simulator], ids=["in memory", "in DynamoDB", "simulated"]
+)
 def at(request: pytest.FixtureRequest) -> At:
     return At(request.param(request))
 

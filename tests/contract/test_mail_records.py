@@ -16,12 +16,14 @@ UNTIL = NOW + timedelta(seconds=30)
 type Make = Callable[[], MailRecords]
 
 
-@pytest.fixture(params=["memory", "dynamodb"])
+@pytest.fixture(params=["memory", "dynamodb", "simulated"])
 def records(request: pytest.FixtureRequest) -> MailRecords:
     if request.param == "memory":
         return MemoryMailRecords(lambda: NOW)
-    dynamodb = request.getfixturevalue("dynamodb")
-    return DynamoMailRecords(dynamodb, BOUNCES, retention=timedelta(days=14), clock=lambda: NOW)
+    client = request.getfixturevalue(request.param)
+    if request.param == "simulated":
+        client = client(NOW.timestamp()).dynamodb
+    return DynamoMailRecords(client, BOUNCES, retention=timedelta(days=14), clock=lambda: NOW)
 
 
 def record(*recipients: str, message_id: str = "msg1", found_undecided: bool = False) -> MailRecord:

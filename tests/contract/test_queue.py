@@ -46,9 +46,23 @@ class _Sqs:
         return [decode(each["Body"]) for each in answer.get("Messages", [])]
 
 
-@pytest.fixture(params=["in memory", "in SQS"])
+class _Simulated:
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        simulated = request.getfixturevalue("simulated")(NOW.timestamp())
+        self._line, client = simulated.queue("bounces")
+        self.queue: BounceQueue = SqsBounceQueue(
+            client, self._line.url, lambda: QUEUE_KEY, clock=lambda: NOW
+        )
+
+    def taken(self) -> list[Bounce]:
+        return [decode(each.body) for each in self._line.receive(10)]
+
+
+@pytest.fixture(params=["in memory", "in SQS", "simulated"])
 def line(request: pytest.FixtureRequest) -> Line:
-    return _Memory() if request.param == "in memory" else _Sqs(request)
+    if request.param == "in memory":
+        return _Memory()
+    return _Sqs(request) if request.param == "in SQS" else _Simulated(request)
 
 
 def test_a_bounce_comes_out_as_it_went_in(line: Line) -> None:

@@ -30,6 +30,14 @@ class _Memory:
         return None
 
 
+class _Simulated:
+    def __init__(self, client: DynamoDBClient) -> None:
+        self.store: Slots = DynamoSlots(client, BOUNCES)
+
+    def requests(self) -> int | None:
+        return None
+
+
 class _Dynamo:
     def __init__(self, client: DynamoDBClient) -> None:
         set_date(client, None)
@@ -42,10 +50,12 @@ class _Dynamo:
         return number
 
 
-@pytest.fixture(params=["in memory", "in DynamoDB"])
+@pytest.fixture(params=["in memory", "in DynamoDB", "simulated"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "in memory":
         return _Memory()
+    if request.param == "simulated":
+        return _Simulated(request.getfixturevalue("simulated")(START).dynamodb)
     return _Dynamo(request.getfixturevalue("dynamodb"))
 
 

@@ -71,6 +71,17 @@ def test_without_stored_mail_size_rules_do_not_hold_and_the_rest_does(other: Sit
     large = site.mail("small@example.com", body="x\n" * 4000)
     assert site.decided(large)["recipients"][0]["reason"] == "accept"
 
+    # Its audit hears of mail from the Lambda action's own topic.
+    site.aws.weather("refusals:2")
+    try:
+        ids = [site.mail(f"nobody{n}@example.com", sender=f"pat@r{n}.example") for n in range(8)]
+        results = [site.result(each) for each in ids]
+    finally:
+        site.aws.weather("clear")
+    assert any("TooManyRequests" in each for each in results)
+    for each in ids:
+        until(lambda: site.bounces(each) or None, f"nobody was told of {each}", 180)  # noqa: B023
+
 
 def test_the_users_own_bucket_and_recipients(other: Site) -> None:
     s3 = other.client("s3")

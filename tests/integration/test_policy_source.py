@@ -14,7 +14,12 @@ from botocore.stub import Stubber
 from mypy_boto3_appconfigdata import AppConfigDataClient
 
 from bouncer.aws import clients
-from bouncer.aws.policy_source import REFRESH_SECONDS, AppConfigPolicy, FilePolicy
+from bouncer.aws.policy_source import (
+    REFRESH_SECONDS,
+    RETRY_SECONDS,
+    AppConfigPolicy,
+    FilePolicy,
+)
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.decide import Policy
 
@@ -74,6 +79,7 @@ class AppConfig:
             environment="live",
             profile="policy",
             on_failure=self.failures.append,
+            clock=lambda: float(self._seconds),
         )
         self._seconds = 0
         monkeypatch.setattr(base, "datetime", _Clock(self))
@@ -227,6 +233,21 @@ def test_after_a_lost_answer_the_used_up_token_is_not_tried_again(appconfig: App
     appconfig.fails()
     appconfig.pass_time(REFRESH_SECONDS + 1)
     assert name_of(appconfig.policy()) == "accept"
+    appconfig.begins_session()
+    appconfig.answers(OTHER)
+    appconfig.pass_time(RETRY_SECONDS)
+    assert name_of(appconfig.policy()) == "all-accepted"
+
+
+def test_a_refresh_that_failed_is_not_tried_by_every_mail(appconfig: AppConfig) -> None:
+    appconfig.answers(GOOD)
+    first = appconfig.policy()
+    appconfig.fails()
+    appconfig.pass_time(REFRESH_SECONDS + 1)
+    for _ in range(RETRY_SECONDS):
+        assert appconfig.policy() is first
+        appconfig.pass_time(1)
+    assert len(appconfig.failures) == 1
     appconfig.begins_session()
     appconfig.answers(OTHER)
     assert name_of(appconfig.policy()) == "all-accepted"

@@ -22,6 +22,7 @@ from tests.integration.builders import (
     mailbox_of,
     put_mailbox,
     requests_of,
+    stored,
 )
 from tests.integration.conftest import Printed, Services
 
@@ -146,6 +147,33 @@ def test_two_deliveries_of_the_same_deletions_at_once_give_back_once(
     usage.give_back_all({"msg1"})
     usage._give_back_together(stale)
     assert mailbox_of(counted)["used_bytes"] == "0"
+
+
+@pytest.mark.parametrize("collisions", [0, 2])
+def test_deletions_of_a_mailbox_that_is_gone_are_marked_and_make_none(
+    counted: DynamoDBClient, collisions: int
+) -> None:
+    """Its marks are written one by one then, and may collide; nothing is left to be tried again."""
+    counted.put_item(TableName=BOUNCES, Item=_record("msg2", 50))
+    counted.delete_item(TableName=MAILBOXES, Key={"address": {"S": ALICE}})
+    gone = [{"Code": "None"}, {"Code": "None"}, {"Code": "ConditionalCheckFailed"}]
+    collided = [{"Code": "TransactionConflict"}]
+    fail(
+        counted,
+        "TransactWriteItems",
+        *(
+            Answer(code="TransactionCanceledException", more={"CancellationReasons": reasons})
+            for reasons in [gone, *[collided] * collisions]
+        ),
+    )
+    assert deleted(PREFIX + "msg1", PREFIX + "msg2") == []
+    for message_id in ("msg1", "msg2"):
+        record = stored(counted, BOUNCES, pk=f"message#{message_id}", sk=f"usage#{ALICE}")
+        assert {"returned_at", "expires_at"} <= set(record)
+    assert stored(counted, MAILBOXES, address=ALICE) == {}
+    put_mailbox(counted, used_bytes=7)
+    assert deleted(PREFIX + "msg1", PREFIX + "msg2") == []
+    assert mailbox_of(counted)["used_bytes"] == "7"
 
 
 def test_what_cannot_be_read_comes_back_until_it_is_a_dead_letter(

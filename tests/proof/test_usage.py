@@ -1,30 +1,41 @@
-"""200 mails at once for a mailbox with room for 100: exactly 100 are taken."""
+"""A mailbox that many come to at once: its counter is exact, filled or emptied.
+
+200 mails at once for a mailbox with room for 100: exactly 100 are taken. 10,000 deletions at once,
+some of them told twice: every byte comes back, once.
+"""
 
 import subprocess
 import sys
+from itertools import batched
 from pathlib import Path
+from typing import Any
 
 from local.stack import ROOT, running
 
 MAILS = 200
+DELETED, STAYING = 10_000, 3
 ROOM_FOR = 100
 PROCESSES = 20
 SIZE = 1000
 
 
+def _create_tables(dynamodb: Any) -> None:
+    for table, keys in (("bounces", ("pk", "sk")), ("mailboxes", ("address",))):
+        dynamodb.create_table(
+            TableName=table,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": k, "AttributeType": "S"} for k in keys],
+            KeySchema=[
+                {"AttributeName": k, "KeyType": t}
+                for k, t in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+        )
+
+
 def test_concurrent_mails_cannot_overshoot_a_quota(tmp_path: Path) -> None:
     with running(outbox=tmp_path) as aws:
         dynamodb = aws.client("dynamodb")
-        for table, keys in (("bounces", ("pk", "sk")), ("mailboxes", ("address",))):
-            dynamodb.create_table(
-                TableName=table,
-                BillingMode="PAY_PER_REQUEST",
-                AttributeDefinitions=[{"AttributeName": k, "AttributeType": "S"} for k in keys],
-                KeySchema=[
-                    {"AttributeName": k, "KeyType": t}
-                    for k, t in zip(keys, ("HASH", "RANGE"), strict=False)
-                ],
-            )
+        _create_tables(dynamodb)
         box = {
             "address": {"S": "busy@example.com"},
             "quota_bytes": {"N": str(ROOM_FOR * SIZE)},
@@ -59,3 +70,43 @@ def test_concurrent_mails_cannot_overshoot_a_quota(tmp_path: Path) -> None:
         assert {r["pk"]["S"].removeprefix("message#") for r in records} == {
             each for each, outcome in outcomes.items() if outcome == "taken"
         }
+
+
+def test_ten_thousand_deletions_at_once_give_every_byte_back_once(tmp_path: Path) -> None:
+    """By two environments, the function's MaximumConcurrency; the middle third comes to both."""
+    with running(outbox=tmp_path) as aws:
+        dynamodb = aws.client("dynamodb")
+        _create_tables(dynamodb)
+        sizes = [SIZE + number for number in range(DELETED + STAYING)]
+        records = [
+            {
+                "pk": {"S": f"message#m{number}"},
+                "sk": {"S": "usage#busy@example.com"},
+                "mailbox": {"S": "busy@example.com"},
+                "size": {"N": str(size)},
+                "counted_at": {"N": "1000"},
+            }
+            for number, size in enumerate(sizes)
+        ]
+        for some in batched(records, 25, strict=False):
+            puts = [{"PutRequest": {"Item": each}} for each in some]
+            dynamodb.batch_write_item(RequestItems={"bounces": puts})
+        address = {"address": {"S": "busy@example.com"}}
+        dynamodb.put_item(
+            TableName="mailboxes", Item={**address, "used_bytes": {"N": str(sum(sizes))}}
+        )
+        third = DELETED // 3
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.proof.giver", aws.endpoint, *map(str, its)],
+                cwd=ROOT,
+                env=aws.environment(),
+            )
+            for its in ((0, 2 * third, "no"), (third, DELETED, "yes"))
+        ]
+        assert [process.wait(timeout=600) for process in processes] == [0, 0]
+        box = dynamodb.get_item(TableName="mailboxes", Key=address)["Item"]
+        assert box["used_bytes"] == {"N": str(sum(sizes[DELETED:]))}
+        pages = dynamodb.get_paginator("scan").paginate(TableName="bounces")
+        left = [each for page in pages for each in page["Items"] if "returned_at" not in each]
+        assert len(left) == STAYING

@@ -59,6 +59,8 @@ def check_template(text: str, *, lines: bool = False) -> None:
 
 def check_line(text: str) -> None:
     """Refuse what may not stand in one line of a DSN (RFC 3464 §2.1: 7-bit US-ASCII)."""
+    if text.isascii() and text.isprintable():
+        return
     for character in text:
         if character in "\r\n":
             raise TextError("a line break is not allowed: write it as one line")
@@ -67,6 +69,8 @@ def check_line(text: str) -> None:
 
 def check_lines(text: str) -> None:
     """Refuse what may not stand in SendBounce's Explanation: it may have several lines."""
+    if text.isascii() and text.replace("\r", "").replace("\n", "").isprintable():
+        return
     for character in text:
         if character not in "\r\n":
             _check_character(character)

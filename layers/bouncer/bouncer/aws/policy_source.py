@@ -1,6 +1,7 @@
 """Where the policy comes from: the file deployed with the function, or AppConfig."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from mypy_boto3_appconfigdata import AppConfigDataClient
 
 REFRESH_SECONDS = 60
+RETRY_SECONDS = 15
+"""So long the last good policy serves after a refresh that failed: mails do not wait in turn."""
 
 
 class FilePolicy:
@@ -41,10 +44,12 @@ class AppConfigPolicy:
         environment: str,
         profile: str,
         on_failure: Callable[[Exception], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
             on_failure: told why the last good policy stays.
+            clock: epoch seconds; it goes on while a function is frozen.
         """
         from aws_lambda_powertools.utilities.parameters import AppConfigProvider  # noqa: PLC0415
 
@@ -58,6 +63,8 @@ class AppConfigPolicy:
         self._provider = self._new_session()
         self._profile = profile
         self._on_failure = on_failure
+        self._clock = clock
+        self._failed_at = float("-inf")
         self._content: object = None
         self._policy: Policy | None = None
 
@@ -66,6 +73,9 @@ class AppConfigPolicy:
         Raises:
             Exception: there is no good policy yet; the event is kept and tried again.
         """
+        since = self._clock() - self._failed_at
+        if self._policy is not None and 0 <= since < RETRY_SECONDS:
+            return self._policy
         try:
             content = self._read()
             if content != self._content or self._policy is None:
@@ -75,6 +85,7 @@ class AppConfigPolicy:
         except Exception as error:
             if self._policy is None:
                 raise
+            self._failed_at = self._clock()
             self._on_failure(error)
         return self._policy
 
