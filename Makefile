@@ -57,8 +57,8 @@ integration: $(READY)  ## The tests of adapters, handlers and the command, with 
 e2e: $(READY)  ## The tests of what is built and deployed, on AWS on this machine
 	@$(E2E)
 
-weather: $(READY)  ## Every weather of AWS on this machine, killed processes and all (half an hour)
-	@ALL_WEATHER=1 $(PYTEST) tests/e2e/test_weather.py
+weather: $(READY)  ## Every weather of AWS on this machine, killed processes and all (three quarters of an hour)
+	@ALL_WEATHER=1 $(PYTEST) --log-cli-level=INFO tests/e2e/test_weather.py
 
 proof: $(READY)  ## Fifty processes at once: the pace, and the quotas
 	@$(PYTEST) tests/proof

@@ -1,11 +1,12 @@
 """The weather at AWS's door: requests of the functions that fail, hang, or are done twice."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from local.aws.weather import Fault, Weather
+from local.aws.weather import Deed, Fault, Process, Step, Weather, thaw
 
 type Scope = dict[str, Any]
 type Receive = Callable[[], Awaitable[Any]]
@@ -24,11 +25,19 @@ _XML = [(b"content-type", b"text/xml")]
 class Door:
     """An ASGI application around another one."""
 
-    def __init__(self, app: App, weather: Weather, root: str) -> None:
+    def __init__(
+        self,
+        app: App,
+        weather: Weather,
+        root: str,
+        behind: Callable[[int], tuple[int, Process] | None] = lambda _: None,
+    ) -> None:
         """
         Args:
             root: the account's access key; who signs with it is the tester, not a function.
+            behind: the function's process that has the connection from a port, and its id.
         """
+        self._behind = behind
         self._app = app
         self._root = f"Credential={root}/".encode()
         self._weather = weather
@@ -43,6 +52,31 @@ class Door:
             await self._app(scope, receive, send)
             return
         body = await _body(receive)
+        step = _step(target, body)
+        said: list[dict[str, Any]] = []
+        if await self._struck(scope, step, before=True):
+            return
+        await self._done(scope, body, _keep(said), target)
+        if await self._struck(scope, step, before=False):
+            return
+        for message in said:
+            await send(message)
+
+    async def _struck(self, scope: Scope, step: Step | None, *, before: bool) -> bool:
+        """Strike the caller, if this is the moment: whether nobody waits for an answer any more."""
+        deed = self._weather.blow(step, before=before)
+        victim = self._behind(scope["client"][1]) if deed is not None else None
+        if victim is None:
+            return False
+        pid, process = victim
+        if deed is Deed.KILL:
+            return self._weather.kill(pid, process)
+        self._weather.stop(pid)
+        await asyncio.sleep(self._weather.odds.freeze_seconds)
+        thaw(pid)
+        return False
+
+    async def _done(self, scope: Scope, body: bytes, send: Send, target: bytes) -> None:
         service = _service(target, body)
         fault = self._weather.befalls(service) if service else None
         if fault is None and service != "table":
@@ -98,6 +132,22 @@ def _service(target: bytes, body: bytes) -> str:
     if target == b"AmazonSQS.SendMessage":
         return "queue"
     return "bounce" if b"Action=SendBounce" in body else ""
+
+
+def _step(target: bytes, body: bytes) -> Step | None:
+    """What a function's request does for a mail."""
+    if b"Action=SendBounce" in body:
+        return Step.CALL
+    if target.rpartition(b".")[2] != b"UpdateItem":
+        return None
+    request = json.loads(body)
+    key = request["Key"].get("sk", {}).get("S", "")
+    if key == "mail":
+        return Step.RECORD
+    state = request.get("ExpressionAttributeValues", {}).get(":new_state", {}).get("S")
+    if not key.startswith("recipient#") or state is None:
+        return None
+    return Step.CLAIM if state == "claimed" else Step.SETTLE
 
 
 async def _body(receive: Receive) -> bytes:

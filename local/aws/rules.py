@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.settings import stored_prefix
 from bouncer_console.mail import ReceivedMail, lambda_event, topic_notice
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("local.aws.rules")
 
-# SES tries a failed action again for up to four hours; here a few times, soon.
-_ATTEMPTS = 30
-_PAUSE_SECONDS = 1.0
+# SES tries a failed action again for up to four hours; here for a minute, which is also before
+# the audit has looked at the mail, and after.
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 10.0, 10.0, 10.0, 10.0)
 
 type Rule = Mapping[str, Any]
 """A receipt rule as DescribeReceiptRule returns it."""
@@ -251,37 +251,48 @@ class RuleRunner:
                 "invocationType": kind,
             },
         )
-        error = ""
-        for _ in range(_ATTEMPTS):
-            if self._weather.refuses():
-                error = "TooManyRequestsException"
+        why = ""
+        for pause in (*_PAUSES, 0.0):
+            try:
+                payload = self._answer(arn, kind, event)
+            except ClientError as crowded:  # too many functions run at once on this machine
+                why = str(crowded)
+            except _NoAnswerError as error:
+                why = str(error)
                 if not self._weather.ses_calls_again:
                     break
-                time.sleep(_PAUSE_SECONDS)
-                continue
-            try:
-                answer = self._lambda.invoke(
-                    FunctionName=arn, InvocationType=kind, Payload=json.dumps(event)
-                )
-            except ClientError as refusal:
-                error = str(refusal)  # throttled: too many functions run at once
-                time.sleep(_PAUSE_SECONDS)
-                continue
-            payload = answer["Payload"].read()
-            if answer.get("FunctionError"):
-                error = payload.decode()
-                if kind == "RequestResponse" and self._weather.ses_calls_again:
-                    time.sleep(_PAUSE_SECONDS)
-                    continue
-                return _failed(error)
-            return _disposition(payload) if kind == "RequestResponse" else "invoked"
-        return _failed(error)
+            else:
+                return _disposition(payload) if kind == "RequestResponse" else "invoked"
+            time.sleep(pause)
+        return _failed(why)
+
+    def _answer(self, arn: str, kind: Any, event: Mapping[str, Any]) -> bytes:
+        """
+        Raises:
+            ClientError, _NoAnswerError
+        """
+        if self._weather.refuses():
+            raise _NoAnswerError("TooManyRequestsException")
+        try:
+            answer = self._lambda.invoke(
+                FunctionName=arn, InvocationType=kind, Payload=json.dumps(event)
+            )
+        except BotoCoreError as silence:  # SES waits no longer; the function may go on meanwhile
+            raise _NoAnswerError(str(silence)) from silence
+        payload = answer["Payload"].read()
+        if answer.get("FunctionError"):
+            raise _NoAnswerError(payload.decode())
+        return payload
 
     def _bounce_action(self, run: "_Run") -> str:
         if self.own_bounce is None:
             return _failed("nobody sends this machine's bounces")
         self.own_bounce(run.mail, run.settings, run.recipients)
         return "bounced"
+
+
+class _NoAnswerError(Exception):
+    """The function was not invoked, failed or said nothing; AWS does not document what SES does."""
 
 
 class _Run(msgspec.Struct, kw_only=True):

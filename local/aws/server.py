@@ -17,6 +17,7 @@ from typing import Any
 
 import boto3
 import msgspec
+from botocore.config import Config as BotoConfig
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 
@@ -36,6 +37,9 @@ logger = logging.getLogger("local.aws")
 
 # Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
 _CONCURRENT_MAILS = 8
+# SES waits so long for a function's answer (AWS's documentation), and asks once; whether it comes
+# again is the weather's to say.
+_SES_CALLS = BotoConfig(read_timeout=30, retries={"total_max_attempts": 1})
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +153,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     runner = RuleRunner(
         ses=boto3.client("ses"),
         s3=boto3.client("s3"),
-        lambda_=boto3.client("lambda"),
+        lambda_=boto3.client("lambda", config=_SES_CALLS),
         sns=boto3.client("sns"),
         may=ses.may,
         weather=weather,
@@ -173,10 +177,11 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     unguessable_sessions(key.secret_access_key)
     work = environments.Work()
     environments.processes_die_alone(work)
+    environments.unpacks_once()
     for mail in _mails_of_events(options.events):
         mails.remember(mail)
     authorizations = Authorizations()
-    requests = Requests(Door(ministack, weather, key.access_key_id))
+    requests = Requests(Door(ministack, weather, key.access_key_id, environments.behind))
     listings: dict[str, Callable[[], Iterable[Any]]] = {
         "/_local/bounces": lambda: sorted(send_bounce.calls, key=lambda call: call.arrived),
         "/_local/mails": lambda: mails.traces,

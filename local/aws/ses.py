@@ -125,9 +125,10 @@ def verified() -> list[str]:
 
 def _send_bounce(send_bounce: SendBounce, parameters: Mapping[str, str]) -> Response:
     members = {k: v for k, v in parameters.items() if k not in ("Action", "Version")}
+    found = environments.behind(caller.get(0))
     try:
         message_id = send_bounce(
-            members, arrived.get(time.time()), process=environments.behind(caller.get(0))
+            members, arrived.get(time.time()), process=found[0] if found is not None else None
         )
     except SesError as error:
         return _error(error.code, error.message, error.status)

@@ -12,6 +12,10 @@ and SES do is hit: the tester's own requests, with the account's root key, never
     tables       DynamoDB throttles, fails, is slow, loses its answers, reads what was before
     bounces      SES fails, is slow, and takes a call whose answer is lost
     storm        all of it
+
+    kill-before-claim, freeze-after-call, …
+                 the process that makes this request dies, or stands still, right before it is
+                 done or right after: claim, call, settle or record
 """
 
 import contextlib
@@ -40,6 +44,31 @@ class Fault(StrEnum):
     """Answered as it was before."""
     TWICE = "twice"
     """Done once more, later."""
+
+
+class Step(StrEnum):
+    """What a function does for a mail, request by request."""
+
+    CLAIM = "claim"
+    CALL = "call"
+    SETTLE = "settle"
+    RECORD = "record"
+
+
+class Deed(StrEnum):
+    """What befalls the process that makes a request."""
+
+    KILL = "kill"
+    FREEZE = "freeze"
+
+
+class Blow(msgspec.Struct, frozen=True, kw_only=True):
+    """A deed at one moment of one step."""
+
+    deed: Deed
+    before: bool
+    """The request is not done yet; else it is, and its answer is not read yet."""
+    step: Step
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -81,6 +110,8 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two functions' processes that are killed, about; 0 is never."""
     freeze_every: float = 0.0
     freeze_seconds: float = 3.0
+    blow: Blow | None = None
+    """What befalls whoever comes to one step, every third time or so."""
 
 
 _TABLE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST, Fault.STALE)
@@ -113,6 +144,17 @@ WEATHERS = {
         freeze_every=6.0,
     ),
 }
+
+
+WEATHERS |= {
+    f"{deed}-{'before' if before else 'after'}-{step}": Odds(
+        blow=Blow(deed=deed, before=before, step=step)
+    )
+    for deed in Deed
+    for before in (True, False)
+    for step in Step
+}
+_BLOWS = 0.35
 
 
 class Weather:
@@ -151,7 +193,7 @@ class Weather:
     @property
     def calm(self) -> bool:
         """Whether no request is ever hit."""
-        return self.odds.fault == 0
+        return self.odds.fault == 0 and self.odds.blow is None
 
     # --- Requests ----------------------------------------------------------------------------
 
@@ -165,6 +207,14 @@ class Weather:
             name = f"{service} {fault}"
             self.faults[name] = self.faults.get(name, 0) + 1
         return fault
+
+    def blow(self, step: Step | None, *, before: bool) -> Deed | None:
+        """What befalls the process that comes to a step, at this moment of it."""
+        blow = self.odds.blow
+        if blow is None or (blow.step, blow.before) != (step, before):
+            return None
+        with self._lock:
+            return blow.deed if self._random.random() < _BLOWS else None
 
     def refuses(self) -> bool:
         """Whether an invocation by SES is refused."""
@@ -222,12 +272,17 @@ class Weather:
         victim = self._victim(processes, spared=self._spares_beginners)
         if victim is None:
             return False
-        pid, process = victim
+        if not self.kill(*victim):
+            return False
+        with self._lock:
+            self._spares_beginners = self._random.random() >= _BEGINNERS
+        return True
+
+    def kill(self, pid: int, process: Process) -> bool:
+        """Whether it was there to be killed."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.killed.append(Kill(at=time.time(), function=process.function, process=pid))
-            with self._lock:
-                self._spares_beginners = self._random.random() >= _BEGINNERS
             return True
         return False
 
@@ -236,14 +291,17 @@ class Weather:
         if victim is None:
             return
         pid, _ = victim
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            self.freezes += 1
-        timer = threading.Timer(seconds, _thaw, (pid,))
+        self.stop(pid)
+        timer = threading.Timer(seconds, thaw, (pid,))
         timer.daemon = True
         timer.start()
 
+    def stop(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            self.freezes += 1
 
-def _thaw(process: int) -> None:
+
+def thaw(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)

@@ -196,3 +196,73 @@ def test_rules_sync_lets_ses_refuse_unknown_addresses(other: Site) -> None:
         rule = {k: v for k, v in before.items() if k != "Recipients"}
         ses.update_receipt_rule(RuleSetName="local", Rule=rule)
     assert len(site.aws.listing("bounces")) == calls
+
+
+def test_two_rules_and_one_mail_whose_recipients_differ(other: Site) -> None:
+    """What this rule refuses stops here; whom the other rule is for gets the mail all the same."""
+    site = _change(other, StopScope="auto", Recipients="example.com", SyncRulesSchedule="")
+    ses = site.client("ses")
+    later = {"AddHeaderAction": {"HeaderName": "X-Delivered", "HeaderValue": "yes"}}
+    ses.create_receipt_rule(
+        RuleSetName="local",
+        After="ses-bouncer",
+        Rule={
+            "Name": "shop",
+            "Enabled": True,
+            "Recipients": ["shop.example.com"],
+            "Actions": [later],
+        },
+    )
+    try:
+        message_id = site.mail("nobody@example.com", "whatever@shop.example.com")
+        steps = site.trace(message_id)["steps"]
+    finally:
+        ses.delete_receipt_rule(RuleSetName="local", RuleName="shop")
+    assert [(step["rule"], step["result"]) for step in steps[1:]] == [
+        ("ses-bouncer", "STOP_RULE"),
+        ("shop", "X-Delivered: yes"),
+    ]
+    assert steps[-1]["recipients"] == ["whatever@shop.example.com"]
+    (call,) = site.bounces(message_id)
+    told = [each["Recipient"] for each in call["request"]["BouncedRecipientInfoList"]]
+    assert told == ["nobody@example.com"]
+
+
+def test_rules_sync_beyond_500_addresses_a_rule(other: Site, tmp_path: Path) -> None:
+    """A mail to people in two of the copies: the one who is full is bounced, the other gets it."""
+    site = _change(other, StopScope="rule", Recipients="", SyncRulesSchedule="")
+    many = tmp_path / "many.csv"
+    many.write_text("address\n" + "".join(f"user{n:04d}@example.com\n" for n in range(1100)))
+    assert run(site, "mailbox", "import", str(many)).returncode == 0
+    ses = site.client("ses")
+    before = ses.describe_receipt_rule(RuleSetName="local", RuleName="ses-bouncer")["Rule"]
+    delivers = {"AddHeaderAction": {"HeaderName": "X-Delivered", "HeaderValue": "yes"}}
+    rule = {**before, "Actions": [*before["Actions"], delivers]}
+    ses.update_receipt_rule(RuleSetName="local", Rule=rule)
+    rules: dict[str, list[str]] = {}
+    try:
+        bouncer(site, "rules", "sync", "--yes")
+        rules = {
+            each["Name"]: each["Recipients"]
+            for each in ses.describe_receipt_rule_set(RuleSetName="local")["Rules"]
+        }
+        assert list(rules) == ["ses-bouncer", "ses-bouncer-002", "ses-bouncer-003"]
+        assert all(0 < len(each) <= 500 for each in rules.values())
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            site.mail("user9999@example.com")
+        full = next(name for name, its in rules.items() if "full@example.com" in its)
+        elsewhere = next(name for name in reversed(rules) if name != full)
+        somebody = next(each for each in rules[elsewhere] if each.startswith("user"))
+        message_id = site.mail("full@example.com", somebody)
+        steps = site.trace(message_id)["steps"]
+        assert bouncer(site, "rules", "sync", "--dry-run")["changes"] == []
+    finally:
+        for name in [each for each in rules if each != "ses-bouncer"]:
+            ses.delete_receipt_rule(RuleSetName="local", RuleName=name)
+        whole = {k: v for k, v in before.items() if k != "Recipients"}
+        ses.update_receipt_rule(RuleSetName="local", Rule=whole)
+    ends = {step["rule"]: step["result"] for step in steps}
+    assert ends == {full: "STOP_RULE", elsewhere: "X-Delivered: yes"}
+    (call,) = site.bounces(message_id)
+    told = [each["Recipient"] for each in call["request"]["BouncedRecipientInfoList"]]
+    assert told == ["full@example.com"]
