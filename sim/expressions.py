@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 type Item = dict[str, Any]
@@ -45,6 +45,14 @@ def kind_of(value: Value) -> str:
     return next(iter(value))
 
 
+def _either(one: Condition, other: Condition) -> Condition:
+    return lambda i, n, v: one(i, n, v) or other(i, n, v)
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    return lambda i, n, v: one(i, n, v) and other(i, n, v)
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = []
@@ -78,14 +86,14 @@ class _Parser:
         while self.word() == "OR":
             self.take()
             parts.append(self._conjunction())
-        return parts[0] if len(parts) == 1 else lambda i, n, v: any(p(i, n, v) for p in parts)
+        return reduce(_either, parts)
 
     def _conjunction(self) -> Condition:
         parts = [self._negation()]
         while self.word() == "AND":
             self.take()
             parts.append(self._negation())
-        return parts[0] if len(parts) == 1 else lambda i, n, v: all(p(i, n, v) for p in parts)
+        return reduce(_both, parts)
 
     def _negation(self) -> Condition:
         if self.word() == "NOT":
@@ -199,12 +207,16 @@ class _Parser:
         target = self.take()
         self.take("=")
         source = self.sum()
+        nested, named = "." in target, target.startswith("#")
 
         def step(new: Item, old: Item, names: Given, values: Given) -> None:
             value = source(old, names, values)
             if value is None:
                 raise ExpressionError(f"{target} is set to an attribute that is not there")
-            _put(new, _path(target, names), value)
+            if nested:
+                _put(new, _path(target, names), value)
+            else:
+                new[names[target] if named else target] = value
 
         return step
 
@@ -254,7 +266,7 @@ def _find(item: Item, path: list[str]) -> Value | None:
 
 def _put(item: Item, path: list[str], value: Value) -> None:
     if len(path) == 1:
-        item[path[0]] = dict(value)
+        item[path[0]] = value
         return
     inner = dict(item[path[0]]["M"])
     _put(inner, path[1:], value)
@@ -274,6 +286,8 @@ def _added(left: Operand, right: Operand, sign: int) -> Operand:
 def _compare(sign: str, left: Value | None, right: Value | None) -> bool:
     if left is None or right is None:
         return sign == "<>" and left is not right
+    if sign == "=" and left == right:
+        return True
     if left.keys() != right.keys():
         return sign == "<>"
     one, other = comparable(left), comparable(right)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bouncer import timing
 from bouncer.mail_record import FOUND_UNDECIDED
+from sim.expressions import Item
 from sim.kernel import Actor
 from sim.receiving import Mail
 from sim.ses import WINDOW, Call
@@ -161,6 +162,7 @@ def of_world(world: World) -> list[Violation]:
         *_claims_end(world),
         *_accepted(world),
         *_usage(world),
+        *_named(world),
         *_healthy(world),
     ]
 
@@ -205,6 +207,11 @@ def _withheld(world: World, mail: Mail, recipient: str) -> bool:
     return any(FOUND_UNDECIDED in line and line.endswith(f" {recipient}") for line in lines)
 
 
+def _refused_before(item: Item) -> bool:
+    """Somebody took a rejected bounce up again, and died: its line still says why it was one."""
+    return bool(item.get("error_code", {}).get("S"))
+
+
 def _told_or_recorded(world: World) -> Iterator[Violation]:
     """Every refused recipient's sender is told, or a reason is on record."""
     told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
@@ -214,7 +221,12 @@ def _told_or_recorded(world: World) -> Iterator[Violation]:
         if not mail.sender or mail.headers or mail.id in kept:
             continue
         for recipient in filter(lambda each: _refused(world, each), mail.recipients):
-            recorded = _state(world, mail, recipient) in _ENDS or _withheld(world, mail, recipient)
+            line = world.bounces.items.get((f"message#{mail.id}", f"recipient#{recipient}"), {})
+            recorded = (
+                _state(world, mail, recipient) in _ENDS
+                or _withheld(world, mail, recipient)
+                or _refused_before(line)
+            )
             if (mail.id, recipient) not in told and not recorded:
                 yield Violation(
                     invariant="told-or-recorded",
@@ -282,7 +294,7 @@ def _claims_end(world: World) -> Iterator[Violation]:
         message_id = pk.removeprefix("message#")
         # Who died, or could not write, after his call left a claim that nobody may take up.
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
-        excused = unsaid or message_id in kept or message_id in told
+        excused = unsaid or message_id in kept or message_id in told or _refused_before(item)
         if state in ("claimed", "queued") and not excused:
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id
@@ -334,6 +346,22 @@ def _usage(world: World) -> Iterator[Violation]:
                 invariant="usage-exact",
                 what=f"{box.address} counts {counted}, its mails are {sums[box.address]}",
             )
+
+
+def _named(world: World) -> Iterator[Violation]:
+    """SES refuses nobody who was in the directory all the time, and at the end it names just it."""
+    always = {box.address for box in world.work.mailboxes if box.always}
+    for message_id, recipient in sorted(world.receiving.refused):
+        if recipient in always or recipient.endswith(f"@{OTHER}"):
+            yield Violation(
+                invariant="named", what=f"SES refuses {recipient}", message_id=message_id
+            )
+    if world.synced:
+        ours = [rule for rule in world.receiving.rules if rule.invokes]
+        named = {recipient for rule in ours for recipient in rule.recipients}
+        there = {address for (address,) in world.mailboxes.items}
+        if named != there or not all(rule.recipients for rule in ours):
+            yield Violation(invariant="named", what=f"the rules name {sorted(named)}")
 
 
 def _healthy(world: World) -> Iterator[Violation]:

@@ -13,7 +13,8 @@ from unittest import mock
 import msgspec
 
 import functions.inbound.app
-from bouncer import audit, inbound
+import functions.receipt_rules.app
+from bouncer import audit, inbound, receipt_rules
 from bouncer.aws import ledger as aws_ledger
 from bouncer.aws import slots, usage
 from bouncer.aws.connections import Kept
@@ -23,6 +24,7 @@ from bouncer.delivery.bookkeeper import Held
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.ledger import BounceState, Claims
 from bouncer.limiter import Limiter, Pace, Reservation
+from bouncer.receipt_rules import RuleChange
 
 
 class Mutation(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +162,11 @@ def _worker_swallows(self: worker.Worker, batch: Any, *, owner: str, until: date
     return fates, set()
 
 
+def _narrowed_first(*arguments: Any) -> list[RuleChange]:
+    return [*reversed(_CHANGES(*arguments))]
+
+
+_CHANGES: Callable[..., list[RuleChange]] = receipt_rules.changes
 _HANDLE: Callable[..., Any] = inbound.Inbound.handle
 _CALL: Callable[..., Any] = calls.Calls.call
 _CLAIM: Callable[..., Any] = bookkeeper.Bookkeeper.claim
@@ -279,6 +286,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     _mutation(
         "batch-swallowed", "a bounce that was not sent does not come back to the queue",
         worker.Worker, "send_batch", _worker_swallows, "told-or-recorded", "claims-end",
+    ),
+    _mutation(
+        "narrowed-first", "a rule stops naming addresses before another one names them",
+        functions.receipt_rules.app, "changes", _narrowed_first, "named",
     ),
 )  # fmt: skip
 

@@ -104,14 +104,14 @@ class Network(NamedTuple):
 
     def moment(self) -> None:
         """A hand-over at which the actor may be killed or frozen."""
-        actor = self.kernel.current
+        actor, chances = self.kernel.current, self.faults.chances
         if actor is None:
             return
-        if self.faults.falls("killed", self.kernel.now):
+        if "killed" in chances and self.faults.falls("killed", self.kernel.now):
             self.kernel.note("!", "killed")
             actor.kill()
             raise Killed
-        if self.faults.falls("frozen", self.kernel.now):
+        if "frozen" in chances and self.faults.falls("frozen", self.kernel.now):
             seconds = self.kernel.chance.choice((0.3, 2.0, 8.0, 20.0, 45.0))
             self.kernel.note("!", f"frozen for {seconds} s")
             actor.stood_still = True
@@ -127,6 +127,7 @@ class Client:
         self.meta = _Meta(service)
         self.network = network
         self._kernel = network.kernel
+        self._chances = network.faults.chances
         self._service = service
         self._connect_timeout = float(config.connect_timeout)
         self._read_timeout = float(config.read_timeout)
@@ -294,7 +295,7 @@ class Client:
         return self._falls("answer-lost")
 
     def _falls(self, fault: str) -> bool:
-        return self.network.faults.falls(fault, self._kernel.now)
+        return fault in self._chances and self.network.faults.falls(fault, self._kernel.now)
 
     def _latency(self) -> float:
         return self._kernel.chance.uniform(0.001, 0.012)

@@ -34,17 +34,20 @@ class Mail(msgspec.Struct, kw_only=True):
 
 
 class Rule(msgspec.Struct, kw_only=True, frozen=True):
-    """One receipt rule: whom it is for, and whether it invokes the function or delivers."""
+    """One receipt rule: whom it is for, whether it invokes the function, and then delivers."""
 
     name: str
-    domains: tuple[str, ...] = ()
-    """Empty: everybody."""
+    recipients: tuple[str, ...] = ()
+    """Addresses and domains; empty: everybody."""
+    invokes: bool = False
     delivers: bool = False
 
+    def names(self, recipient: str) -> bool:
+        named = self.recipients
+        return not named or recipient in named or recipient.partition("@")[2] in named
+
     def matching(self, mail: Mail) -> tuple[str, ...]:
-        if not self.domains:
-            return mail.recipients
-        return tuple(r for r in mail.recipients if r.partition("@")[2] in self.domains)
+        return tuple(each for each in mail.recipients if self.names(each))
 
 
 class Receiving:
@@ -68,60 +71,78 @@ class Receiving:
             stored: told of each mail that the S3 action stored.
             published: told of what that action's topic is told.
         """
+        self.rules = [*rules]
+        self.refused: set[tuple[str, str]] = set()
+        """Mails and recipients that SES refused in the SMTP dialogue: no rule was for them."""
         self.delivered: set[tuple[str, str]] = set()
         self.stopped: dict[str, str] = {}
         self._kernel = kernel
         self._inbound = inbound
-        self._rules = rules
         self._request_response = request_response
         self._tries_again = tries_again
         self._stored = stored
         self._published = published
 
     def take(self, mail: Mail) -> None:
+        """The rules of this moment are the mail's, whatever becomes of them meanwhile."""
         self._kernel.note(f"mail {mail.id} to {' '.join(mail.recipients)}")
-        self._next(mail, 0)
+        rules = tuple(self.rules)
+        taken = tuple(r for r in mail.recipients if any(rule.names(r) for rule in rules))
+        self.refused |= {(mail.id, each) for each in mail.recipients if each not in taken}
+        mail.recipients = taken
+        if taken:
+            self._next(mail, rules)
 
-    def _next(self, mail: Mail, index: int) -> None:
-        if index == len(self._rules):
+    def _next(self, mail: Mail, rules: tuple[Rule, ...]) -> None:
+        if not rules:
             return
-        rule = self._rules[index]
+        rule, *_ = rules
         people = rule.matching(mail)
-        if people and rule.delivers:
-            self._kernel.note(f"rule {rule.name}", f"{mail.id} delivered to {' '.join(people)}")
-            self.delivered |= {(mail.id, each) for each in people}
-        elif people:
+        if people and rule.invokes:
             self._stored(mail)
             self._published(mail, rule)
-            self._kernel.after(0.05, lambda: self._invoke(mail, index, people, 0))
+            self._kernel.after(0.05, lambda: self._invoke(mail, rules, people, 0))
             return
-        self._kernel.after(0.01, lambda: self._next(mail, index + 1))
+        if people:
+            self._deliver(mail, rule, people)
+        self._kernel.after(0.01, lambda: self._next(mail, rules[1:]))
 
-    def _invoke(self, mail: Mail, index: int, people: tuple[str, ...], tried: int) -> None:
+    def _deliver(self, mail: Mail, rule: Rule, people: tuple[str, ...]) -> None:
+        self._kernel.note(f"rule {rule.name}", f"{mail.id} delivered to {' '.join(people)}")
+        self.delivered |= {(mail.id, each) for each in people}
+
+    def _invoke(
+        self, mail: Mail, rules: tuple[Rule, ...], people: tuple[str, ...], tried: int
+    ) -> None:
         event = self.event(mail, people)
         if not self._request_response:
             self._inbound.send(event)
-            self._next(mail, index + 1)
+            self._dispose(mail, rules, people, None)
             return
 
         def done(outcome: Outcome) -> None:
             if outcome.ok:
-                self._dispose(mail, index, outcome.result)
+                self._dispose(mail, rules, people, outcome.result)
             elif self._tries_again and tried < len(_AGAIN):
                 again = self._kernel.chance.uniform(0.5, 1.0) * _AGAIN[tried]
-                self._kernel.after(again, lambda: self._invoke(mail, index, people, tried + 1))
+                self._kernel.after(again, lambda: self._invoke(mail, rules, people, tried + 1))
             else:
                 self._kernel.note(f"SES gives up on the function for {mail.id}", outcome.error)
-                self._next(mail, index + 1)
+                self._dispose(mail, rules, people, None)
 
         self._inbound.invoke(event, done)
 
-    def _dispose(self, mail: Mail, index: int, answer: Any) -> None:
+    def _dispose(
+        self, mail: Mail, rules: tuple[Rule, ...], people: tuple[str, ...], answer: Any
+    ) -> None:
         disposition = (answer or {}).get("disposition", "CONTINUE")
-        if disposition == "STOP_RULE_SET":
-            self.stopped[mail.id] = self._rules[index].name
-            return
-        self._next(mail, index + 1)
+        rule, *_ = rules
+        if disposition != "CONTINUE":
+            self.stopped[mail.id] = rule.name
+        elif rule.delivers:
+            self._deliver(mail, rule, people)
+        if disposition != "STOP_RULE_SET":
+            self._next(mail, rules[1:])
 
     def event(self, mail: Mail, people: tuple[str, ...]) -> dict[str, Any]:
         """What the function gets; docs.aws.amazon.com has the format."""

@@ -13,9 +13,12 @@ import msgspec
 
 import functions.inbound.app
 import functions.inbound.audit
+import functions.receipt_rules.app
 import functions.send.app
 import functions.usage.app
+from bouncer import receipt_rules
 from bouncer.aws import clients
+from bouncer.aws.telemetry import Telemetry
 from bouncer.policy.decide import Policy
 from sim import invariants
 from sim.clocks import running, virtual
@@ -41,6 +44,10 @@ class Report(msgspec.Struct, kw_only=True):
         return self.lines.trace
 
 
+_A_RULE = 2
+"""Of 500 addresses, so that a directory of six needs copies of the rule."""
+
+
 class _Session:
     """In the place of botocore's session in `bouncer.aws.clients`."""
 
@@ -55,11 +62,18 @@ class _Session:
 _session = _Session()
 
 
+def _the_session() -> _Session:
+    return _session
+
+
+def _nothing(_: Telemetry) -> None: ...
+
+
 @contextmanager
 def prepared() -> Iterator[None]:
     """The product lives in virtual time, with our services behind its clients."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(clients, "_session", return_value=_session))
+        stack.enter_context(mock.patch.object(clients, "_session", _the_session))
         stack.enter_context(virtual())
 
         def load_once(path: Path) -> Policy:
@@ -67,9 +81,12 @@ def prepared() -> Iterator[None]:
             return _session.world.policy(path)
 
         stack.enter_context(mock.patch("bouncer.aws.policy_source.load_file", load_once))
+        # What is counted is no promise here, and to print it takes a tenth of a world's time.
+        stack.enter_context(mock.patch.object(Telemetry, "flush", _nothing))
         for module in (
             functions.inbound.app,
             functions.inbound.audit,
+            functions.receipt_rules.app,
             functions.send.app,
             functions.usage.app,
         ):
@@ -100,8 +117,9 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(running(world.kernel))
         stack.enter_context(mock.patch.object(_session, "world", world))
-        stack.enter_context(mock.patch.dict(os.environ, world.environment()))
+        stack.enter_context(mock.patch.dict(os.environ, world.environment(), clear=True))
         stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(mock.patch.object(receipt_rules, "RECIPIENTS_A_RULE", _A_RULE))
         for function in world.functions:
             stack.enter_context(
                 mock.patch.object(function.module, "application", function.own_application())

@@ -10,6 +10,7 @@ from sim.receiving import Mail
 OURS = "example.com"
 OTHER = "other.example"
 HOUR = 3600.0
+_KINDS = ("trickle",) * 3 + ("burst",) * 3 + ("flood", "slow", "outage")
 
 
 class Mailbox(msgspec.Struct, kw_only=True, frozen=True):
@@ -50,12 +51,12 @@ class Workload(msgspec.Struct, kw_only=True):
             most: only so many of the mails, for a shorter story of the same kind.
         """
         chance = random.Random(f"workload {seed}")
-        kind = chance.choice(("trickle", "trickle", "burst", "burst", "flood", "slow", "outage"))
+        kind = chance.choice(_KINDS)
         count, spread, interval = {
             "trickle": (chance.randint(3, 25), chance.choice((1.0, 4.0)) * HOUR, 1.0),
             "burst": (chance.randint(5, 35), chance.uniform(5.0, 60.0), 1.0),
-            "flood": (chance.randint(40, 90), chance.uniform(20.0, 90.0), 1.0),
-            "slow": (chance.randint(10, 40), chance.uniform(20.0, 600.0), 10.0),
+            "flood": (chance.randint(30, 70), chance.uniform(15.0, 70.0), 1.0),
+            "slow": (chance.randint(8, 30), chance.uniform(20.0, 600.0), 10.0),
             "outage": (chance.randint(2, 6), chance.uniform(20.0, 600.0), 1.0),
         }[kind]
         boxes = _mailboxes(chance, spread)

@@ -5,6 +5,7 @@ with prepared():
 """
 
 import io
+import random
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -22,9 +23,9 @@ from sim.functions import Lambda, Poller
 from sim.kernel import Actor, Kernel
 from sim.network import Client, Network, refused
 from sim.receiving import Mail, Receiving, Rule
-from sim.ses import Call, Ses, SESClient
+from sim.ses import Call, RulesClient, Ses, SESClient
 from sim.sqs import Queue, SQSClient
-from sim.workload import HOUR, OURS, Mailbox, Workload
+from sim.workload import HOUR, OTHER, OURS, Mailbox, Workload
 
 START = 1_780_000_000.0
 CLOCK_ERROR = 0.0099
@@ -33,6 +34,13 @@ QUIET = 30 * HOUR
 MAX_RECEIVES = 20
 BUCKET_PREFIX = "mail/"
 _BOUNCES, _MAILBOXES = "bounces", "mailboxes"
+RULE = "ses-bouncer"
+_SYNCED_SHARE = 0.15
+# What delivers is behind the function in the same rule: refused mail stops that one only.
+_SYNCED = (
+    Rule(name=RULE, invokes=True, delivers=True),
+    Rule(name="others", recipients=(OTHER,), delivers=True),
+)
 
 
 class BrokenError(Exception):
@@ -113,6 +121,8 @@ class World:
         self.margin = work.margin
         self.violations: list[Violation] = []
         self.deleted: dict[str, float] = {}
+        self.synced = random.Random(f"rules {seed}").random() < _SYNCED_SHARE  # noqa: S311  (a world's fate)
+        """RulesFunction keeps the receipt rules in step with the directory."""
         self.lenient = False
         """The policy of now accepts mail for mailboxes that are disabled."""
 
@@ -121,7 +131,7 @@ class World:
         self.database = DynamoDB(kernel, (self.bounces, self.mailboxes))
         self.sizes: dict[str, int] = {}
         self.blocks: dict[str, bytes] = {}
-        self.ses = Ses(kernel, self._outages(), strict=seed % 2 == 1)
+        self.ses = Ses(kernel, self._outages(), strict=seed % 2 == 1, shares=seed % 3 == 0)
         self.ses.on_call = self._called
         self._previous: Call | None = None
         self.network = Network(
@@ -167,6 +177,15 @@ class World:
         self.send = self._function("send", timing.SEND_TIMEOUT, None)
         self.usage = self._function("usage", 60.0, None)
         self.audit = self._function("audit", 60.0, None, "functions.inbound.audit")
+        self.rules = Lambda(
+            "rules",
+            kernel,
+            faults,
+            timeout=900.0,
+            concurrency=10,
+            clock_error=CLOCK_ERROR,
+            module="functions.receipt_rules.app",
+        )
         self.inbound.on_answer = self._answered
         self.functions = (self.inbound, self.send, self.usage, self.audit)
         at_once = chance.random() < 0.5
@@ -183,11 +202,11 @@ class World:
         self.request_response = chance.random() < 0.7
         tries_again = not faults.has("ses-gives-up")
         self.restricted = chance.random() < 0.4
-        self.rules = self._rules(restricted=self.restricted, copies=chance.random() < 0.3)
+        copies = chance.random() < 0.3
         self.receiving = Receiving(
             kernel,
             self.inbound,
-            self.rules,
+            _SYNCED if self.synced else self._rules(restricted=self.restricted, copies=copies),
             request_response=self.request_response,
             tries_again=tries_again,
             stored=self._store,
@@ -212,9 +231,9 @@ class World:
 
     def _rules(self, *, restricted: bool, copies: bool) -> tuple[Rule, ...]:
         domains = (OURS,) if restricted else ()
-        ours = [Rule(name="ses-bouncer", domains=domains)]
+        ours = [Rule(name=RULE, recipients=domains, invokes=True)]
         if copies:
-            ours.append(Rule(name="ses-bouncer-0002", domains=domains))
+            ours.append(Rule(name="another", recipients=domains, invokes=True))
         return (*ours, Rule(name="deliver", delivers=True))
 
     def _outages(self) -> list[tuple[float, float]]:
@@ -240,7 +259,9 @@ class World:
             "EVENT_DEAD_LETTER_QUEUE_URL": self.event_dead_letters.url,
             "BOUNCE_SENDER": f"mailer-daemon@{OURS}",
             "MODE": "enforce",
-            "REFUSED_MAIL_STOPS": "rule" if self.restricted else "rule-set",
+            "REFUSED_MAIL_STOPS": "rule" if self.restricted or self.synced else "rule-set",
+            "RECEIPT_RULE_SET": "rules",
+            "RECEIPT_RULE": RULE,
             "LATE_BOUNCES": "unknown",
             "SEND_INTERVAL_SECONDS": str(self.interval),
             "WAIT_BUDGET_SECONDS": "3",
@@ -259,6 +280,8 @@ class World:
         if service == "s3":
             return StoredMail(self.sizes, self.blocks, self.network, config)
         assert service == "ses", service
+        if config.retries["total_max_attempts"] > 1:
+            return RulesClient(self.ses, self.receiving.rules, self.network, config)
         return SESClient(self.ses, self.network, config)
 
     # --- What happens -------------------------------------------------------------------------
@@ -279,7 +302,9 @@ class World:
     def _plan_faults(self) -> None:
         """What befalls the whole world, and when."""
         if self.faults.has("other-caller"):
-            self._at(self.kernel.chance.uniform(0.0, 5.0), self._other_caller)
+            first = START + self.kernel.chance.uniform(0.0, 5.0)
+            fate = random.Random(f"others {self.seed}")  # noqa: S311  (a world's fate, no secret)
+            self.ses.others_call(first, self.faults.until, fate)
         if self.faults.has("table-expiry"):
             self._at(HOUR, self._expire)
         if self.faults.has("policy-change"):
@@ -289,6 +314,8 @@ class World:
             at = self.kernel.chance.uniform(0.0, self.work.busy)
             for function in self.functions:
                 self._at(at, function.deploy)
+        if self.synced:
+            self._at(self.kernel.chance.uniform(0.0, 0.5) * self.work.busy, self._sync)
         if self.faults.has("redrive") or self.work.kind == "outage":
             at = self.work.busy + self.kernel.chance.choice((1.0, 10.0, 23.9)) * HOUR
             self._at(at, self._redrive)
@@ -329,12 +356,15 @@ class World:
         told = msgspec.json.encode({"detail": {"object": {"key": key}}}).decode()
         self.usage_queue.put(told)
         if self.faults.falls("message-twice", self.kernel.now):
-            self.usage_queue.put(told)
+            # To another environment while the first is at it, or before a read shows what it did.
+            again = self.kernel.chance.uniform(0.0, 1.5)
+            self._at(again, partial(self.usage_queue.put, told))
 
-    def _other_caller(self) -> None:
-        self.ses.other_caller()
-        if self.kernel.now < self.faults.until:
-            self._at(self.kernel.chance.choice((0.3, 1.0, 7.0)), self._other_caller)
+    def _sync(self) -> None:
+        """The schedule's turn: often while something happens, then a few times."""
+        self.rules.send({})
+        often = self.kernel.now < self.faults.until
+        self._at(max(0.3 * self.work.busy, HOUR / 6) if often else 9 * HOUR, self._sync)
 
     def _expire(self) -> None:
         self.bounces.expire(self.kernel.chance.choice((0.0, 0.2, 1.0)))

@@ -13,6 +13,7 @@ type Receive = Callable[[], Awaitable[Any]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_SEND_MESSAGE = b"AmazonSQS.SendMessage"
 _READS = (b"GetItem", b"BatchGetItem", b"Query")
 _STALE_SECONDS = 5.0
 # Longer than the functions' client waits for SES; what it then does not know, nobody does.
@@ -129,7 +130,7 @@ class Door:
 def _service(target: bytes, body: bytes) -> str:
     if target.startswith(b"DynamoDB"):
         return "table"
-    if target == b"AmazonSQS.SendMessage":
+    if target == _SEND_MESSAGE:
         return "queue"
     return "bounce" if b"Action=SendBounce" in body else ""
 
@@ -138,6 +139,8 @@ def _step(target: bytes, body: bytes) -> Step | None:
     """What a function's request does for a mail."""
     if b"Action=SendBounce" in body:
         return Step.CALL
+    if target == _SEND_MESSAGE:
+        return Step.QUEUE
     if target.rpartition(b".")[2] != b"UpdateItem":
         return None
     request = json.loads(body)

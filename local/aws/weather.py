@@ -15,7 +15,7 @@ and SES do is hit: the tester's own requests, with the account's root key, never
 
     kill-before-claim, freeze-after-call, …
                  the process that makes this request dies, or stands still, right before it is
-                 done or right after: claim, call, settle or record
+                 done or right after: claim, call, settle, queue or record
 """
 
 import contextlib
@@ -52,6 +52,7 @@ class Step(StrEnum):
     CLAIM = "claim"
     CALL = "call"
     SETTLE = "settle"
+    QUEUE = "queue"
     RECORD = "record"
 
 

@@ -26,6 +26,7 @@ PATIENCE = 420
 ENDS = ("sent", "suppressed", "expired", "rejected", "dead-lettered")
 # From a call to the note of SES's answer, on a machine with much else to do.
 NOTED_SECONDS = 3.0
+STEPS = ("claim", "call", "settle", "queue", "record")
 SOMEBODY = "alice@example.com"
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,9 @@ def test_every_sender_is_told_while_processes_are_killed(weather: Site, seed: in
 
 
 @long
-@pytest.mark.parametrize("forecast", ["refusals:1", "refusals:2", "post:1", "tables:1", "bounces:1"])
+@pytest.mark.parametrize(
+    "forecast", ["refusals:1", "refusals:2", "post:1", "tables:1", "bounces:1"]
+)
 def test_every_sender_is_told_in_other_weather(weather: Site, forecast: str) -> None:
     passed = mail_through(weather, forecast)
     nothing_vanished(weather, passed)
@@ -242,15 +245,15 @@ def test_every_sender_is_told_in_the_worst_weather(weather: Site, forecast: str)
 @pytest.mark.parametrize(
     "forecast",
     [
-        *(f"kill-{moment}" for moment in ("before-claim", "after-claim", "before-call")),
-        *(f"kill-{moment}" for moment in ("after-call", "before-settle", "before-record")),
+        *(f"kill-{when}-{step}" for step in STEPS for when in ("before", "after")),
         *(f"freeze-{moment}" for moment in ("before-call", "after-call", "before-settle")),
     ],
 )
 def test_every_sender_is_told_whichever_step_a_process_dies_at(
     weather: Site, forecast: str
 ) -> None:
-    passed = mail_through(weather, f"{forecast}:2", 20, mails=15, earlier=5)
+    # More than one a second, so that some are queued.
+    passed = mail_through(weather, f"{forecast}:2", 12, mails=25, earlier=5)
     assert len(passed.killed) + passed.froze >= 2, "it came to nobody; that proves nothing"
     nothing_vanished(weather, passed)
     if passed.froze:  # for longer than it waits for an answer

@@ -45,6 +45,7 @@ class Site:
         self.printed = printed
         environment = {
             "BOUNCE_TABLE": BOUNCES,
+            "PACE_TABLE": BOUNCES,
             "BOUNCE_QUEUE_URL": services.queue("bounces"),
             "BOUNCE_SENDER": BOUNCE_SENDER,
             "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
