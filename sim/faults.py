@@ -19,7 +19,7 @@ FAULTS: dict[str, float] = {
     "throttled": 0.08,
     "slow": 0.08,
     "conflict": 0.15,
-    "stale-read": 0.2,
+    "stale-read": 0.5,
     "ses-answer-lost": 0.25,
     "ses-error": 0.25,
     "ses-throttled": 0.2,

@@ -121,7 +121,7 @@ class World:
         self.margin = work.margin
         self.violations: list[Violation] = []
         self.deleted: dict[str, float] = {}
-        self.synced = random.Random(f"rules {seed}").random() < _SYNCED_SHARE  # noqa: S311  (a world's fate)
+        self.synced = random.Random(f"rules {seed}").random() < _SYNCED_SHARE
         """RulesFunction keeps the receipt rules in step with the directory."""
         self.lenient = False
         """The policy of now accepts mail for mailboxes that are disabled."""
@@ -303,7 +303,7 @@ class World:
         """What befalls the whole world, and when."""
         if self.faults.has("other-caller"):
             first = START + self.kernel.chance.uniform(0.0, 5.0)
-            fate = random.Random(f"others {self.seed}")  # noqa: S311  (a world's fate, no secret)
+            fate = random.Random(f"others {self.seed}")
             self.ses.others_call(first, self.faults.until, fate)
         if self.faults.has("table-expiry"):
             self._at(HOUR, self._expire)
@@ -357,8 +357,11 @@ class World:
         self.usage_queue.put(told)
         if self.faults.falls("message-twice", self.kernel.now):
             # To another environment while the first is at it, or before a read shows what it did.
-            again = self.kernel.chance.uniform(0.0, 1.5)
-            self._at(again, partial(self.usage_queue.put, told))
+            again = self.kernel.chance.uniform(0.1, 0.6)
+            self._at(again, partial(self._told_again, told))
+
+    def _told_again(self, told: str) -> None:
+        self.usage_queue.put(told)
 
     def _sync(self) -> None:
         """The schedule's turn: often while something happens, then a few times."""

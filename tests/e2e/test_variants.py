@@ -200,7 +200,7 @@ def test_rules_sync_lets_ses_refuse_unknown_addresses(other: Site) -> None:
 
 def test_two_rules_and_one_mail_whose_recipients_differ(other: Site) -> None:
     """What this rule refuses stops here; whom the other rule is for gets the mail all the same."""
-    site = _change(other, StopScope="auto", Recipients="example.com", SyncRulesSchedule="")
+    site = other.switch(StopScope="auto", Recipients="example.com", SyncRulesSchedule="")
     ses = site.client("ses")
     later = {"AddHeaderAction": {"HeaderName": "X-Delivered", "HeaderValue": "yes"}}
     ses.create_receipt_rule(
@@ -230,7 +230,7 @@ def test_two_rules_and_one_mail_whose_recipients_differ(other: Site) -> None:
 
 def test_rules_sync_beyond_500_addresses_a_rule(other: Site, tmp_path: Path) -> None:
     """A mail to people in two of the copies: the one who is full is bounced, the other gets it."""
-    site = _change(other, StopScope="rule", Recipients="", SyncRulesSchedule="")
+    site = other.switch(StopScope="rule", Recipients="", SyncRulesSchedule="")
     many = tmp_path / "many.csv"
     many.write_text("address\n" + "".join(f"user{n:04d}@example.com\n" for n in range(1100)))
     assert run(site, "mailbox", "import", str(many)).returncode == 0
