@@ -279,7 +279,7 @@ def prepare_account(aws: Aws) -> None:
         ses.create_receipt_rule_set(RuleSetName=RULE_SET)
 
 
-def deploy(aws: Aws, template: Path, **parameters: str) -> dict[str, str]:
+def deploy(aws: Aws, template: Path, *, name: str = STACK, **parameters: str) -> dict[str, str]:
     """`sam deploy`; the stack's outputs."""
     overrides = {
         "BounceSender": BOUNCE_SENDER,
@@ -292,19 +292,19 @@ def deploy(aws: Aws, template: Path, **parameters: str) -> dict[str, str]:
             aws,
             "deploy",
             *("--template-file", str(template)),
-            *("--stack-name", STACK),
+            *("--stack-name", name),
             "--resolve-s3",
             *("--capabilities", "CAPABILITY_IAM"),
             "--no-confirm-changeset",
             "--no-fail-on-empty-changeset",
             "--parameter-overrides",
-            *(f'{name}="{value}"' for name, value in overrides.items()),
+            *(f'{parameter}="{value}"' for parameter, value in overrides.items()),
         )
-    return outputs(aws)
+    return outputs(aws, name)
 
 
-def outputs(aws: Aws) -> dict[str, str]:
-    stack = aws.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+def outputs(aws: Aws, name: str = STACK) -> dict[str, str]:
+    stack = aws.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
     return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
 
 
