@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from bouncer.aws.mailbox_table import MailboxTable
-from bouncer.aws.pacing import DynamoSlots, Limiter, NoSlotError, Pace, paced
+from bouncer.aws.pacing import LONGEST_WAIT, DynamoSlots, Limiter, NoSlotError, Pace, paced
 from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.settings import attribute_names, domain_names
 from bouncer_console.checkout import HERE
@@ -37,6 +37,10 @@ _PATIENT = Config(retries={"total_max_attempts": 8, "mode": "adaptive"})
 
 class DeploymentError(Exception):
     """The stack is not there, or lacks what is asked for."""
+
+
+SOMEBODY_WAITS = 3.0
+"""Seconds that a call waits for its turn while a person looks on."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,15 +95,19 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     def client(self, service: str) -> Any:
         return client(service, self.region)
 
-    def paced_ses(self) -> Any:
-        """SES's old API; each call takes its turn among the stack's bounces."""
+    def paced_ses(self, *, max_wait: float = LONGEST_WAIT) -> Any:
+        """SES's old API; each call takes its turn among the stack's bounces.
+
+        Args:
+            max_wait: seconds; with no turn so near, a call is made an interval later all the same.
+        """
         slots = DynamoSlots(self.client("dynamodb"), self.output("PaceTable"))
         limiter = Limiter(slots, Pace(interval=self.interval))
 
         def without(_: NoSlotError) -> None:
             limiter.pause(limiter.pace.step)
 
-        return paced(self.client("ses"), limiter, without=without)
+        return paced(self.client("ses"), limiter, max_wait=max_wait, without=without)
 
     @property
     def own_mailbox_table(self) -> bool:

@@ -26,6 +26,7 @@ from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableE
 from bouncer.settings import stored_prefix
 from bouncer_console.deployment import (
     DEFAULT_STACK,
+    SOMEBODY_WAITS,
     Deployment,
     DeploymentError,
     RegionOption,
@@ -126,7 +127,8 @@ class LiveCheck:
         self._sleep = sleep
         self._mark = secrets.token_hex(8)
         self._began = clock()
-        self._region = deployment.client("ses").meta.region_name
+        self._ses = deployment.paced_ses(max_wait=SOMEBODY_WAITS)
+        self._region = self._ses.meta.region_name
         self._stored: set[str] = set()
         """Ids of what was stored because of this."""
         self._report = Report(region=self._region, stack=deployment.stack)
@@ -158,7 +160,7 @@ class LiveCheck:
         mail.set_content("A live check of ses-bouncer: this address does not exist.\n")
         self._began = self._clock()
         try:
-            self._deployment.client("ses").send_raw_email(
+            self._ses.send_raw_email(
                 Source=source, Destinations=[recipient], RawMessage={"Data": mail.as_bytes()}
             )
         except ClientError as error:
@@ -257,7 +259,7 @@ class LiveCheck:
 
     def _sent_today(self) -> float | None:
         try:
-            quota = self._deployment.client("ses").get_send_quota()
+            quota = self._ses.get_send_quota()
         except (ClientError, BotoCoreError):
             return None
         return float(quota["SentLast24Hours"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -17,6 +18,7 @@ class Ses:
 
     def __init__(self) -> None:
         self.filters = emulated.IpFilters()
+        self.meta = boto3.client("ses", region_name="us-east-1").meta
 
     def list_receipt_filters(self) -> dict[str, Any]:
         return {

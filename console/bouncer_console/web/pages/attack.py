@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from bouncer.policy.load import load
 from bouncer.receipt_rules import SyncError
+from bouncer_console.deployment import SOMEBODY_WAITS
 from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.source import MailLog
@@ -189,6 +190,10 @@ def _network(kind: str, name: str) -> str:
     return name if kind == "Host" else str(network)
 
 
+def _ip_filters(ask: Ask) -> IpFilters:
+    return IpFilters(ask.deployment.paced_ses(max_wait=SOMEBODY_WAITS))
+
+
 def block(ask: Ask) -> Response:
     """Have SES refuse an address or a network itself, after a question."""
     address = _network("Host", ask.form.get("address", "")[:_NAME])
@@ -207,7 +212,7 @@ def block(ask: Ask) -> Response:
             "for the whole account in this Region: no mail, no bounce, no trace here.",
         )
     try:
-        made, new = IpFilters(ask.deployment.client("ses")).add(address, Policy.BLOCK)
+        made, new = _ip_filters(ask).add(address, Policy.BLOCK)
     except FilterError as error:
         ask.fail(str(error))
     said = "is blocked now" if new else "was blocked already"
@@ -216,7 +221,7 @@ def block(ask: Ask) -> Response:
 
 def filters(ask: Ask) -> Response:
     """Every IP filter there is."""
-    found = IpFilters(ask.deployment.client("ses")).all()
+    found = _ip_filters(ask).all()
     found.sort(key=lambda each: (each.policy, each.cidr))
     return ask.show("filters.html", filters=found, limit=LIMIT)
 
@@ -234,7 +239,7 @@ def unblock(ask: Ask) -> Response:
             detail=f"bouncer rules filter remove {shlex.quote(name)}",
         )
     try:
-        gone = IpFilters(ask.deployment.client("ses")).remove(name)
+        gone = _ip_filters(ask).remove(name)
     except FilterError as error:
         ask.fail(str(error))
     return ask.done(f"The filter for {gone.cidr} is gone.", "/attack/filters")
