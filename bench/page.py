@@ -91,7 +91,7 @@ def pages(address: str, wanted: Sequence[str]) -> Iterator[Figure]:
     """Ask for each page as a browser does, until it no longer comes again by itself."""
     base = address.partition("/?")[0]
     with httpx.Client(follow_redirects=True, timeout=60, trust_env=False) as client:
-        client.get(address)
+        client.get(address.replace("/?", "/static/icon.svg?"))  # in, and no page asked yet
         for path in wanted:
             started = time.monotonic()
             answer = client.get(base + path)

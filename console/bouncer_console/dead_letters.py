@@ -78,6 +78,9 @@ def redrive(
     if as_json:
         print_json({"run": run, "letters": rows})
         return
+    if not letters:
+        say("There are no dead letters.", "green")
+        return
     columns = ("", "mail", "received", "why it is here", "verdict", "result")
     print_table(
         "",
@@ -93,6 +96,7 @@ def redrive(
             )
             for r, each in zip(rows, letters, strict=True)
         ],
+        whole=("mail",),
     )
     again = sum(each.verdict == "again" for each in letters)
     if not run and again:

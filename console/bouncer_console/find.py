@@ -78,7 +78,8 @@ def find(
     if as_json:
         print_json(mails)
     elif mails:
-        print_table("", _COLUMNS, (row for each in mails for row in _rows(each)))
+        rows = (row for each in mails for row in _rows(each))
+        print_table("", _COLUMNS, rows, whole=("received", "id"))
     else:
         say("No mail is found.")
         note(

@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any, NoReturn
@@ -77,10 +77,20 @@ def _json_text(encoded: bytes) -> str:
 
 def print_json_line(value: Any) -> None:
     """One of many, each in a line of its own."""
-    typer.echo(msgspec.json.encode(value, enc_hook=str).decode())
+    typer.echo(_json_text(msgspec.json.encode(value, enc_hook=str)))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    whole: Collection[str] = (),
+) -> None:
+    """
+    Args:
+        whole: columns whose text somebody copies: it stays in one line.
+    """
     table = Table(
         title=Text(title) if title else None,
         title_justify="left",
@@ -88,7 +98,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         box=box.SIMPLE_HEAD,
     )
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
     screen.print(table)

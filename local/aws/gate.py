@@ -87,14 +87,17 @@ class Gate:
         behind: App,
         listings: Mapping[str, Callable[[], bytes]],
         credentials: Credentials,
+        code: Callable[[str, str], bytes | None] = lambda _path, _query: None,
     ) -> None:
         """
         Args:
             behind: ministack.
             listings: JSON by path, below LISTINGS.
             credentials: this run's root.
+            code: what an address that is signed itself lets out, by path and query.
         """
         self._behind = behind
+        self._code = code
         self._listings = listings
         self._credentials = credentials
 
@@ -126,6 +129,11 @@ class Gate:
         await self._behind(scope, replayed(body, receive), send)
 
     async def _list(self, scope: Scope, headers: Mapping[str, str], send: Send) -> None:
+        query = scope.get("query_string", b"").decode("latin-1")
+        code = self._code(scope["path"], query) if scope["method"] == "GET" else None
+        if code is not None:
+            await answer(send, 200, code)
+            return
         listing = self._listings.get(scope["path"])
         if listing is None or scope["method"] != "GET":
             await answer(send, 403, "this path is closed")

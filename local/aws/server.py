@@ -147,7 +147,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     from ministack.app import app as ministack
     from ministack.core import lambda_runtime
 
-    from local.aws import environments, logs, metrics, ses
+    from local.aws import code, environments, logs, metrics, ses
 
     weather = Weather()
     runner = RuleRunner(
@@ -214,6 +214,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
         requests,
         {path: partial(_listed, of) for path, of in listings.items()},
         key,
+        code.Code(port=options.aws_port, key=key.secret_access_key).at,
     )
     key.write(options.credentials)
     inbound = smtp.Inbound(

@@ -32,6 +32,23 @@ def what(mail: MailFacts, each: RecipientFacts) -> str:
     return _BOUNCED.get(each.state, each.outcome)
 
 
+_LOOKS: dict[str, str] = {
+    BounceState.SENT: "warning",
+    BounceState.QUEUED: "warning",
+    BounceState.CLAIMED: "warning",
+    BounceState.EXPIRED: "bad",
+    BounceState.REJECTED: "bad",
+    BounceState.DEAD_LETTERED: "bad",
+}
+
+
+def look(mail: MailFacts, each: RecipientFacts) -> str:
+    """How that is shown: good, warning, bad, or nothing of these."""
+    if each.outcome == "accept":
+        return "good"
+    return "" if mail.observed or each.outcome == "drop" else _LOOKS.get(each.state, "")
+
+
 def why(mail: MailFacts, each: RecipientFacts) -> str:
     """The rule, and whatever else had a say in it."""
     said = [each.reason]
@@ -42,7 +59,7 @@ def why(mail: MailFacts, each: RecipientFacts) -> str:
     if each.outcome == "bounce" and mail.suppressed not in ("", OtherReason.OBSERVE_MODE):
         kind = "budget" if mail.suppressed in BUDGETS else "guard"
         others = [each for each in mail.objections if each != mail.suppressed]
-        said.append(" and ".join((f"{kind} {mail.suppressed}", *others)))
+        said.append(", ".join((f"{kind}{'s' if others else ''} {mail.suppressed}", *others)))
     if each.error_code:
         said.append(each.error_code)
     if mail.late:

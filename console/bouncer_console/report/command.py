@@ -116,7 +116,8 @@ def _show(sums: Totals) -> None:
         examples = list(_examples(sums.held))
         if examples:
             title = "Who would have been told without that one guard or budget, the latest"
-            print_table(title, ("received", "id", "sender", "recipients", "reason"), examples)
+            columns = ("received", "id", "sender", "recipients", "reason")
+            print_table(title, columns, examples, whole=("received", "id"))
 
 
 def held_by(held: Held) -> str:
@@ -164,6 +165,7 @@ def _show_observed(sums: Totals) -> None:
             "The latest",
             ("received", "id", "sender", "recipients", "rule"),
             [_row(mail, mail.would_bounce[0].reason) for mail in seen.examples],
+            whole=("received", "id"),
         )
 
 
@@ -174,7 +176,7 @@ def _show_ranking(title: str, ranking: Ranking) -> None:
     if (others := ranking.names - len(ranking.top)) > 0:
         shown = sum(each.recipients for each in ranking.top)
         left = ranking.recipients - ranking.unnamed - shown
-        rows.append((f"{others:,} others", f"{left:,}", "", ""))
+        rows.append((f"{others:,} other{'s' if others > 1 else ''}", f"{left:,}", "", ""))
     if ranking.unnamed:
         rows.append(("not in the log", f"{ranking.unnamed:,}", "", ""))
-    print_table(title, ("", "recipients", "mails", "latest"), rows)
+    print_table(title, ("", "recipients", "mails", "latest"), rows, whole=("latest",))

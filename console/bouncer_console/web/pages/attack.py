@@ -130,9 +130,11 @@ def _plots(mails: list[MailFacts], sums: Totals) -> list[tuple[Any, str]]:
         (by(lambda case: case.mail.sender_domain), "by the sender's domain"),
         (by(lambda case: network(case.mail.client)), "by the network that it came from"),
     ]
-    what = "Refused recipients"
     return [
-        (plots.columns(over, title=f"{what} {by_what}"), f"{what} {by_what}. Times are UTC.")
+        (
+            plots.columns(over, title=f"Refused recipients {by_what}", size=plots.HALF),
+            f"{by_what.capitalize()}. Times are UTC.",
+        )
         for over, by_what in drawn
     ]
 

@@ -23,7 +23,7 @@ from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.search import Wanted
 from bouncer_console.facts.source import MailLog
-from bouncer_console.facts.words import what, why
+from bouncer_console.facts.words import look, what, why
 from bouncer_console.period import moment_before
 from bouncer_console.web.pages.policy import (
     directory_of,
@@ -100,6 +100,7 @@ def _search(ask: Ask) -> Response:
         older=_older(given, since, found) if found and found.more else None,
         what=what,
         why=why,
+        look=look,
     )
 
 
@@ -164,6 +165,7 @@ def _one(ask: Ask, message_id: str) -> Response:
         if known.facts
         else [],
         headers=(known.headers or ())[:_HEADERS],
+        look=look,
         explained=in_words(explained) if explained else None,
         differs=differs(known, explained, load(in_force(ask).text, "the policy").digest)
         if explained
