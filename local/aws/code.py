@@ -26,7 +26,7 @@ class Code:
         """
         self._port = port
         self._key = key.encode()
-        lambda_svc._presigned_code_url = self.address  # noqa: SLF001
+        lambda_svc._presigned_code_url = self.address
 
     def address(self, function: str) -> str:
         """What GetFunction says."""

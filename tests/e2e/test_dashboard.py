@@ -1,15 +1,20 @@
-"""The deployed dashboard, against what was counted and logged on AWS on this machine."""
+"""The deployed dashboard and policy, against what was counted and logged on AWS on this machine."""
 
 import json
 import re
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from bouncer.aws.telemetry import NAMESPACE
+from bouncer.policy.load import load
+from bouncer_console.deployment import Deployment
+from bouncer_console.policy_in_force import policy_in_force
 from local import dashboard
 from local.demo import until
+from local.stack import STACK
 from tests.e2e.conftest import Site
 
 
@@ -106,3 +111,19 @@ def test_the_tables_show_who_was_refused(site: Site, body: dict[str, Any]) -> No
         }
         name = next(each for each in rows[0] if each != "mails")
         assert {row[name]: int(row["mails"]) for row in rows}[refused[name]] >= 1
+
+
+def test_the_policy_in_force_is_read_and_is_the_one_that_decides(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in site.aws.environment().items():
+        monkeypatch.setenv(name, value)
+    force = policy_in_force(Deployment.find(STACK, None))
+    assert force.sure
+    line = site.decided(site.mail("alice@example.com"))
+    assert line["policy"] == load(force.text).digest
+    location = site.client("lambda").get_function(FunctionName=site.outputs["InboundFunction"])[
+        "Code"
+    ]["Location"]
+    for wrong in (location.replace("Inbound", "Send"), location[:-1], location.partition("?")[0]):
+        assert httpx.get(wrong, trust_env=False).status_code == 403

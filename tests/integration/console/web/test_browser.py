@@ -175,6 +175,7 @@ _PALE = """() => {
 }"""
 _UNNAMED = """() => [...document.querySelectorAll(
     "input:not([type=hidden]), select, textarea, button, meter, progress, a[href]")]
+  .filter(e => !e.closest("[aria-hidden=true]"))
   .filter(e => !e.labels?.length && !e.getAttribute("aria-label") && !e.textContent.trim())
   .map(e => e.outerHTML.slice(0, 120))"""
 
