@@ -7,6 +7,7 @@ copied from mails that it handles just now; bounces in queue and ledger, which n
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,12 +16,14 @@ from typing import Any
 
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.stack_key import stack_key
+from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, NAMESPACE
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer.delivery.queue import encode
+from bouncer.policy.decide import Outcome
 from local import web
 from local.demo import log_line, until
-from local.stack import BOUNCE_SENDER, Aws
+from local.stack import BOUNCE_SENDER, STACK, Aws
 
 HOSTILE = (
     "<img/src=x/onerror=alert(1)>@evil.example",
@@ -32,6 +35,8 @@ HOSTILE = (
 """Senders that no page and no command may take for anything but text."""
 
 _EVENTS_A_CALL = 1000
+_METRICS = (BY_OUTCOME[Outcome.ACCEPT], BY_STATE[BounceState.SENT])
+"""Of a mail to somebody, and of one to nobody."""
 _DOMAINS = 10_000
 
 
@@ -69,6 +74,7 @@ def _fill_log(aws: Aws, outputs: dict[str, str], mails: int, *, hostile: bool) -
     chance = random.Random(7)  # noqa: S311  (a day, the same each time)
     now = time.time() * 1000
     events: list[Any] = []
+    counts: Counter[tuple[str, int]] = Counter()
     for number in range(mails):
         lines = handled[0][1] if chance.random() < 0.6 else handled[1][1]
         at = int(now - chance.random() ** 2 * 86_000_000)
@@ -76,12 +82,30 @@ def _fill_log(aws: Aws, outputs: dict[str, str], mails: int, *, hostile: bool) -
             {"timestamp": at + each, "message": _retold(text, number, at, chance, hostile=hostile)}
             for each, text in enumerate(lines)
         ]
+        counts[_METRICS[handled[0][1] is lines], at // 60_000] += 1
+    _count(aws, counts)
     events.sort(key=lambda each: each["timestamp"])
     logs, group = aws.client("logs"), outputs["InboundLogGroup"]
     logs.create_log_stream(logGroupName=group, logStreamName="a-day")
     for some in batched(events, _EVENTS_A_CALL, strict=False):
         logs.put_log_events(logGroupName=group, logStreamName="a-day", logEvents=list(some))
     return handled[0][0]
+
+
+def _count(aws: Aws, counts: Counter[tuple[str, int]]) -> None:
+    """What the functions would have counted, by metric and minute."""
+    data: list[Any] = [
+        {
+            "MetricName": name,
+            "Dimensions": [{"Name": "service", "Value": STACK}],
+            "Timestamp": datetime.fromtimestamp(minute * 60, UTC),
+            "Value": number,
+            "Unit": "Count",
+        }
+        for (name, minute), number in counts.items()
+    ]
+    for some in batched(data, _EVENTS_A_CALL, strict=False):
+        aws.client("cloudwatch").put_metric_data(Namespace=NAMESPACE, MetricData=list(some))
 
 
 def _handled(aws: Aws, outputs: dict[str, str], recipient: str) -> tuple[str, list[str]]:

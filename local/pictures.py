@@ -39,9 +39,9 @@ class Picture(NamedTuple):
 PICTURES = [
     Picture("web-now", "/now"),
     Picture("web-mail", "/mail?id={bounced}", height=900),
-    Picture("web-attack", "/attack?since=1h", height=1000),
+    Picture("web-attack", "/attack?since=24h", 1280, 1000),
     Picture("web-directory", "/directory"),
-    Picture("web-explain", "/mail?id={bounced}&explain=yes", height=900, scheme="dark"),
+    Picture("web-explain", "/mail?id={bounced}&explain=yes#again", height=900, scheme="dark"),
     Picture("web-phone", "/now", 390, 780, "dark"),
 ]
 """`{bounced}` is the id of a mail whose sender was told."""
