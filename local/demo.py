@@ -230,7 +230,7 @@ def print_rows(rows: list[Row]) -> None:
 def _print_hints(aws: Aws, page: str) -> None:
     screen.print(
         f"""
-[bold]It is up.[/]  Ctrl-C stops it all.
+[bold]It is up.[/]  Ctrl-C stops it all, and nothing of it survives.
 
   the page  {page}   (the address lets you in: keep it to yourself)
   SMTP      127.0.0.1:{aws.smtp_port}   for mail to example.com, shop.example.com, new.example.com
@@ -246,6 +246,7 @@ The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}).
   export AWS_ENDPOINT_URL={aws.endpoint} AWS_DEFAULT_REGION={REGION}
   export AWS_ACCESS_KEY_ID={aws.credentials.access_key_id}
   export AWS_SECRET_ACCESS_KEY={aws.credentials.secret_access_key}
+  export BOUNCER_DNS_SERVER=127.0.0.1:{aws.port}
 
 Then try:
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to nobody@example.com

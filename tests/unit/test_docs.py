@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 from ruamel.yaml import YAML
+from samcli.cli.types import CfnParameterOverridesType
 
 from bouncer.aws import ledger, mail_records, slots, stack_key, usage
 from bouncer.budget import SHARE_SLICE, SLICES, slice_of
@@ -123,6 +124,18 @@ def test_every_command_that_the_docs_name_is_there_with_its_options(named: Named
 )
 def test_a_command_that_is_not_there_is_found(line: str, wrong: str) -> None:
     assert wrong_in(line) == wrong
+
+
+_DEPLOYS = "sam deploy --parameter-overrides "
+
+
+@pytest.mark.parametrize("named", _named(_DEPLOYS))
+def test_what_the_docs_deploy_with_comes_through_the_shell_and_sam(named: Named) -> None:
+    for word in words(named.text)[3:]:
+        name, equals, value = word.partition("=")
+        if equals:
+            read = CfnParameterOverridesType().convert((word,), None, None)
+            assert read == {name: value.strip('"')}
 
 
 def test_every_option_that_the_docs_name_alone_is_some_commands() -> None:
