@@ -175,7 +175,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
         *_EXPLAIN,
         *_LIST,
         *_CHANGE,
-        _may("MailboxTable", "dynamodb:DeleteItem", "dynamodb:PutItem"),
+        _may("MailboxTable", "dynamodb:DeleteItem", "dynamodb:DescribeTable", "dynamodb:PutItem"),
         *_POLICY,
         _FILTER,
         _may("*", "ses:CreateReceiptFilter"),
@@ -198,7 +198,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
     ),
     "mailbox list": _LIST,
     "mailbox show": _EXPLAIN,
-    "mailbox check": _LIST,
+    "mailbox check": (_FIND, _may("MailboxTable", "dynamodb:BatchGetItem", "dynamodb:Scan")),
     "mailbox add": (_FIND, _may("MailboxTable", "dynamodb:BatchGetItem", "dynamodb:PutItem")),
     "mailbox set": _CHANGE,
     "mailbox disable": _CHANGE,
@@ -206,7 +206,12 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
     "mailbox remove": (_FIND, _may("MailboxTable", "dynamodb:DeleteItem")),
     "mailbox import": (
         _FIND,
-        _may("MailboxTable", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+        _may(
+            "MailboxTable",
+            "dynamodb:BatchGetItem",
+            "dynamodb:BatchWriteItem",
+            "dynamodb:UpdateItem",
+        ),
     ),
     "mailbox export": _LIST,
     "mailbox recount": (

@@ -1,10 +1,8 @@
-"""Who asked AWS on this machine for what: what a real account would bill, and ask IAM about."""
+"""Who asked AWS on this machine for what: what a real account would bill."""
 
 import json
 import re
-import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,61 +57,17 @@ class Requests:
         return [*self._asked.values()]
 
 
-class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """What IAM was asked about a caller, and how often."""
-
-    caller: str
-    action: str
-    resource: str
-    allowed: bool
-    count: int = 1
-
-
-class Authorizations:
-    """What IAM is asked from now on: it lays itself over ministack."""
-
-    def __init__(self) -> None:
-        from ministack.core import iam_evaluator
-
-        self._counts: Counter[Allowed] = Counter()
-        self._lock = threading.Lock()
-        plain = iam_evaluator.enforce
-
-        def enforce(
-            key: str, action: str, service: str, region: str, resource_arn: str = "*", **more: Any
-        ) -> Any:
-            denied = plain(key, action, service, region, resource_arn=resource_arn, **more)
-            asked = Allowed(
-                caller=_caller(key or ""),
-                action=action,
-                resource=resource_arn,
-                allowed=denied is None,
-            )
-            with self._lock:
-                self._counts[asked] += 1
-            return denied
-
-        iam_evaluator.enforce = enforce
-
-    def listed(self) -> list[Allowed]:
-        with self._lock:
-            return [
-                msgspec.structs.replace(asked, count=count)
-                for asked, count in self._counts.items()
-                if asked.caller
-            ]
-
-
 def _kind(scope: Scope, body: bytes) -> tuple[str, str, str] | None:
     """Caller, service, operation; None for a request that is not signed."""
     headers = {name.lower(): value for name, value in scope.get("headers", ())}
     found = _CREDENTIAL.search(headers.get(b"authorization", b""))
     if found is None:
         return None
-    return _caller(found[1].decode()), found[2].decode(), _operation(scope, headers, body)
+    return caller_of(found[1].decode()), found[2].decode(), _operation(scope, headers, body)
 
 
-def _caller(key: str) -> str:
+def caller_of(key: str) -> str:
+    """The function or the IAM user that an access key is of; "" for anybody else."""
     from ministack.services import iam, sts
 
     if session := sts._sessions.get(key):

@@ -28,7 +28,8 @@ from local.aws.faults import Door
 from local.aws.gate import Credentials, Gate, Receive, Scope, Send, folder, unguessable_sessions
 from local.aws.ip_filters import IpFilters
 from local.aws.outgoing import Outgoing
-from local.aws.requests import Authorizations, Requests
+from local.aws.permissions import Authorizations
+from local.aws.requests import Requests
 from local.aws.rules import RuleRunner, Trace
 from local.aws.send_bounce import SendBounce
 from local.aws.weather import FORECAST, Weather

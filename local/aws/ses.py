@@ -66,7 +66,7 @@ def install(send_bounce: SendBounce, outgoing: Outgoing, filters: IpFilters) -> 
         return response
 
     base.handle_request = handle_request
-    _enforce_send_bounce()
+    _enforce_sending()
     _count_loopback_as_tls()
     _add_resource_types()
 
@@ -144,14 +144,14 @@ def _send_raw_email(outgoing: Outgoing, parameters: Mapping[str, str]) -> Respon
     return _xml("SendRawEmail", f"<MessageId>{escape(message_id)}</MessageId>")
 
 
-def _enforce_send_bounce() -> None:
-    """IAM sees SendBounce with its resource, the identity, and the key ses:FromAddress."""
+def _enforce_sending() -> None:
+    """IAM sees SendBounce and SendRawEmail with the identity, and the key ses:FromAddress."""
     resource_arn = iam_actions.extract_resource_arn
     tag_context = iam_actions.request_tag_context
 
     def extract_resource_arn(service: str, *request: Any) -> str:
         _, _, _, _, parameters, region, account_id = request
-        sender = _bounce_sender(service, parameters)
+        sender = _sender(service, parameters)
         if sender is None:
             found: str = resource_arn(service, *request)
             return found
@@ -162,17 +162,17 @@ def _enforce_send_bounce() -> None:
         service: str, iam_action: str, body: bytes, params: dict[str, Any]
     ) -> dict[str, Any]:
         context: dict[str, Any] = tag_context(service, iam_action, body, params)
-        sender = _bounce_sender(service, params)
+        sender = _sender(service, params)
         return context if sender is None else {**context, "ses:FromAddress": sender}
 
     iam_actions.extract_resource_arn = extract_resource_arn
     iam_actions.request_tag_context = request_tag_context
 
 
-def _bounce_sender(service: str, parameters: Mapping[str, Any]) -> str | None:
-    if service != "ses" or base._p(parameters, "Action") != "SendBounce":
-        return None
-    return str(base._p(parameters, "BounceSender"))
+def _sender(service: str, parameters: Mapping[str, Any]) -> str | None:
+    sender = {"SendBounce": "BounceSender", "SendRawEmail": "Source"}
+    action = base._p(parameters, "Action") if service == "ses" else ""
+    return str(base._p(parameters, sender[action])) if action in sender else None
 
 
 # --- Receipt IP filters ----------------------------------------------------------------------

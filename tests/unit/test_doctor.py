@@ -113,6 +113,7 @@ HEALTHY = Account(
     next_slot=None,
     neighbours=(),
     clock_ahead=0.4,
+    would_refuse=7.0,
     alarms={"ses-bouncer-BouncesRejected": "OK"},
     silent_alarms=(),
     directory=(Mailbox(address="alice@example.com"), Mailbox(address="postmaster@example.com")),
@@ -266,6 +267,13 @@ def test_what_is_wrong_is_said_with_its_mend(
 
 def test_every_check_can_fail() -> None:
     assert {name for name, _, _ in SICK} == set(CHECKS)
+
+
+def test_before_going_live_the_doctor_says_how_many_would_be_refused() -> None:
+    observing = {"deployment": deployment(Mode="observe")}
+    assert "7 recipients refused" in findings(changed(**observing))["mode"].found
+    unknown = findings(changed(**observing, would_refuse=Unread("AccessDenied")))["mode"]
+    assert "refused" not in unknown.found
 
 
 def test_there_are_twenty_checks_or_more() -> None:

@@ -17,12 +17,14 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of
+from bouncer.aws.telemetry import NAMESPACE
 from bouncer.mailboxes import Mailbox
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.load import load
 from bouncer.settings import stored_prefix
 from bouncer_console.deployment import Deployment, DeploymentError, client
 from bouncer_console.doctor.dns import Dns, DnsError
+from bouncer_console.glance import COUNTS
 from bouncer_console.policy_in_force import InForce, policy_in_force
 
 _LOOK_BACK = timedelta(hours=24)
@@ -154,6 +156,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Other stacks that call the same SES."""
     clock_ahead: float | Unread
     """Seconds by which this machine's clock is ahead of DynamoDB's."""
+    would_refuse: float | Unread
+    """Recipients of the last 24 hours whose mail was only said to be refused."""
     alarms: Mapping[str, str] | Unread
     """Alarm to its state."""
     silent_alarms: tuple[str, ...] | Unread
@@ -245,6 +249,9 @@ class Reader:
             next_slot=_needs(found, self._next_slot),
             neighbours=_needs(found, self._neighbours),
             clock_ahead=_tried(self._clock_ahead),
+            would_refuse=_needs(
+                found, lambda _: self._sum(NAMESPACE, COUNTS["observed"], service=self._stack)
+            ),
             alarms=_tried(self._alarms),
             silent_alarms=_tried(self._silent_alarms),
             directory=Unread("not read yet"),

@@ -532,9 +532,12 @@ def _mode(account: Account) -> _Result:
     mode = _deployed(account).parameters.get("Mode", Mode.OBSERVE)
     if mode == Mode.ENFORCE:
         return _right("enforce: bounces are sent, refused mail stops")
+    refused = account.would_refuse
+    seen = "" if isinstance(refused, Unread) else f"; {refused:.0f} recipients refused in 24 hours"
     return _warning(
-        "observe: everything is decided and logged, nothing is sent or stopped",
-        "go live when the rest is right: bouncer mode enforce",
+        f"observe: everything is decided and logged, nothing is sent or stopped{seen}",
+        "is one of them a mailbox of yours? bouncer report names them; when nobody is: "
+        "bouncer mode enforce",
     )
 
 
