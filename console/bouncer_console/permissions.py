@@ -120,8 +120,12 @@ _LOG = (
     _FIND,
     _may("logs", "logs:StartQuery"),
     _may("*", "logs:GetQueryResults", "logs:StopQuery"),
-    # With LogAddresses=hash, the key; with none, records and headers say who it was.
-    _may("BounceTable", "dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"),
+    _may("BounceTable", "dynamodb:GetItem"),  # the key of a log with hashes
+)
+_FIND_MAIL = (
+    *_LOG,
+    # Where the log names nobody, records and headers do; where it saw a bounce begun, the ledger.
+    _may("BounceTable", "dynamodb:BatchGetItem", "dynamodb:Query"),
     _may("mail", "s3:GetObject"),
 )
 _REDRIVE = (
@@ -156,7 +160,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
         _may("mail", "s3:DeleteObject", "s3:GetObject"),
     ),
     "status": _STATUS,
-    "find": _LOG,
+    "find": _FIND_MAIL,
     "report": _LOG,
     "redrive": _REDRIVE,
     "send-bounce": (
@@ -169,7 +173,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
     ),
     "web": (
         *_STATUS,
-        *_LOG,
+        *_FIND_MAIL,
         *_REDRIVE,
         *_DROP,
         *_EXPLAIN,

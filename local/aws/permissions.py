@@ -75,7 +75,10 @@ def _as_aws_asks() -> None:
         return found.removesuffix("Batch") if found and found.startswith("sqs:") else found
 
     def extract_resource_arn(service: str, *request: Any) -> str:
-        _, _, headers, body, _, region, account = request
+        _, _, headers, body, params, region, account = request
+        if service == "lambda" and "find" in params:
+            layer = params["Arn"]
+            return str(layer if isinstance(layer, str) else layer[0])
         if service == "logs" and headers.get("x-amz-target", "").endswith(".StartQuery"):
             (name, *_) = json.loads(body).get("logGroupNames") or [""]
             if name:

@@ -23,7 +23,9 @@ from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.aws.stack_key import stack_key
 from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.queue import encode
-from bouncer_console.permissions import PERMISSIONS
+from bouncer_console.deployment import Deployment
+from bouncer_console.mail import REGION
+from bouncer_console.permissions import PERMISSIONS, Arns, policy_document
 from bouncer_console.web.pages import PAGES
 from local.aws.gate import Credentials
 from local.deployment import deployed
@@ -37,7 +39,7 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
 
     site: Site
     name: str
-    user: str = ""
+    user: str
     folder: Path
 
     def run(self, *arguments: str, status: int = 0) -> str:
@@ -73,9 +75,10 @@ def switched(site: Site) -> Site:
 
 def operator(site: Site, command: str, folder: Path) -> Operator:
     iam, name = site.client("iam"), f"{command.replace(' ', '-')}-{secrets.token_hex(4)}"
-    printed = Operator(site=site, name="permissions", folder=folder).run(command)
+    stack = Deployment(stack=STACK, region=REGION, outputs=site.outputs, parameters={})
+    document = json.dumps(policy_document([command], Arns(STACK, stack)))
     iam.create_user(UserName=name)
-    iam.put_user_policy(UserName=name, PolicyName="may", PolicyDocument=printed)
+    iam.put_user_policy(UserName=name, PolicyName="may", PolicyDocument=document)
     key = iam.create_access_key(UserName=name)["AccessKey"]
     credentials = Credentials(
         access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"]
@@ -184,7 +187,7 @@ SCENES: dict[str, Callable[[Operator, Site], object]] = {
     "try": lambda him, _: him.run("--from", "alice@example.com", "--wait", "60"),
     "status": _status,
     "find": lambda him, _: him.run("alice@example.com"),
-    "report": lambda him, _: him.run(),
+    "report": lambda him, _: him.run("--hash-addresses"),
     "redrive": _redrive,
     "send-bounce": _send_bounce,
     "web": lambda him, _: _web(him),
@@ -216,10 +219,20 @@ SWITCHED: dict[str, Callable[[Operator, Site], object]] = {
     "rules sync": lambda him, _: him.run("--yes"),
 }
 
+_POLICY_IN_APPCONFIG = {"appconfig:GetLatestConfiguration", "appconfig:StartConfigurationSession"}
 NOT_ASKED_FOR_HERE = {
     "status": {"s3:ListBucket"},  # S3's own question: is it not there, or not for him?
+    # An interrupted query, a log with hashes, a mail whose bounce is under way.
     "find": {"logs:StopQuery", "dynamodb:GetItem", "dynamodb:Query"},
+    "report": {"logs:StopQuery"},
+    "doctor": _POLICY_IN_APPCONFIG,
+    "mode": _POLICY_IN_APPCONFIG,
+    # More than 500 addresses, and fewer again.
+    "rules sync": {"ses:CreateReceiptRule", "ses:DeleteReceiptRule"},
 }
+"""What a command asks for in a case that does not come up here."""
+ONLY_LOOKED_AT = {"web"}
+"""Whose changes are those of other commands."""
 
 
 @pytest.mark.parametrize("command", SCENES)
@@ -228,7 +241,7 @@ def test_a_command_needs_what_is_listed_for_it_and_no_more(
 ) -> None:
     him = operator(site, command, tmp_path)
     SCENES[command](him, site)
-    _compare(site, him)
+    _compare(site, him, whole=command not in SWITCHED.keys() | ONLY_LOOKED_AT)
 
 
 @pytest.mark.parametrize("command", SWITCHED)
@@ -237,14 +250,18 @@ def test_so_does_a_command_that_needs_another_stack(
 ) -> None:
     him = operator(switched, command, tmp_path)
     SWITCHED[command](him, switched)
-    _compare(switched, him)
+    _compare(switched, him, whole=True)
 
 
 def test_every_command_is_tried() -> None:
     assert SCENES.keys() | SWITCHED.keys() == PERMISSIONS.keys()
 
 
-def _compare(site: Site, him: Operator) -> None:
+def _compare(site: Site, him: Operator, *, whole: bool) -> None:
+    """
+    Args:
+        whole: whether he did all that his command can do.
+    """
     asked = [each for each in site.aws.listing("permissions") if each["caller"] == him.user]
     denied = {(each["action"], each["resource"]) for each in asked if not each["allowed"]}
     assert denied == set()
@@ -254,8 +271,9 @@ def _compare(site: Site, him: Operator) -> None:
         if not may.by_cloudformation
         for action in may.actions
     }
-    missing = listed - {each["action"] for each in asked}
-    assert missing == NOT_ASKED_FOR_HERE.get(him.name, set())
+    if whole:
+        missing = listed - {each["action"] for each in asked}
+        assert missing == NOT_ASKED_FOR_HERE.get(him.name, set())
 
 
 # --- What stands in the stack meanwhile --------------------------------------------------------
