@@ -21,7 +21,16 @@ from bouncer_console.facts.mails import MailFacts
 from bouncer_console.facts.search import Wanted
 from bouncer_console.facts.source import FactsError, MailLog
 from bouncer_console.facts.words import what, why
-from bouncer_console.output import Json, note, plain_errors, print_json, print_table, progress, say
+from bouncer_console.output import (
+    Json,
+    note,
+    plain_errors,
+    print_json,
+    print_table,
+    progress,
+    roomy,
+    say,
+)
 from bouncer_console.period import BACK
 
 _RECIPIENTS_SHOWN = 5
@@ -77,6 +86,9 @@ def find(
         mails = log.as_of_now(found[:limit])
     if as_json:
         print_json(mails)
+    elif mails and not roomy():
+        for each in mails:
+            _say(each)
     elif mails:
         rows = (row for each in mails for row in _rows(each))
         print_table("", _COLUMNS, rows, whole=("received", "id"))
@@ -92,6 +104,16 @@ def find(
 
 
 _COLUMNS = ("received", "id", "sender", "recipient", "what", "why")
+
+
+def _say(mail: MailFacts) -> None:
+    """A mail in lines of its own, for a narrow screen."""
+    say(f"{mail.when:%Y-%m-%d %H:%M:%S}  {mail.message_id}", "bold")
+    for each in mail.recipients[:_RECIPIENTS_SHOWN]:
+        say(f"  {cut(mail.sender)} > {cut(each.recipient)}")
+        say(f"  {what(mail, each)}: {cut(why(mail, each))}")
+    if more := mail.recipients[_RECIPIENTS_SHOWN:]:
+        say(f"  and {len(more)} more")
 
 
 def _rows(mail: MailFacts) -> Iterator[tuple[object, ...]]:

@@ -22,6 +22,8 @@ from rich.text import Text
 from bouncer.mailboxes import moment_of
 
 _LINE_EVERY_SECONDS = 2.0
+_ROOMY = 120
+"""Columns; an id and a time take half of them."""
 _WORTH_A_LINE = 1000
 """Fewer steps than these are done before anybody wonders how far it is."""
 
@@ -60,6 +62,11 @@ screen = _Screen(width=None if sys.stdout.isatty() else 160)
 errors = _Screen(stderr=True)
 
 
+def roomy() -> bool:
+    """Whether a table with an id of SES's in it can be read."""
+    return screen.width >= _ROOMY
+
+
 def print_json(value: Any) -> None:
     """On stdout, uncoloured, for the next program."""
     typer.echo(_json_text(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2)))
@@ -89,7 +96,7 @@ def print_table(
 ) -> None:
     """
     Args:
-        whole: columns whose text somebody copies: it stays in one line.
+        whole: columns whose text somebody copies: it stays in one line, where there is room.
     """
     table = Table(
         title=Text(title) if title else None,
@@ -98,7 +105,7 @@ def print_table(
         box=box.SIMPLE_HEAD,
     )
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in whole)
+        table.add_column(column, overflow="fold", no_wrap=column in whole and roomy())
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
     screen.print(table)

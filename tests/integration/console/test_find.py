@@ -24,6 +24,7 @@ from bouncer.message import InboundMessage
 from bouncer.plan import Disposition, Plan
 from bouncer.policy.decide import Decision, Outcome
 from bouncer.settings import LogAddresses
+from bouncer_console.output import screen
 from tests.integration.builders import ALICE, BOUNCES, BUCKET, NOBODY, PAT, PREFIX, bounce
 from tests.integration.conftest import Printed
 from tests.integration.console.builders import (
@@ -263,3 +264,26 @@ def test_more_than_is_shown_is_said(log: Writer) -> None:
 @pytest.mark.parametrize("since", ["yesterday", "24", "-1h", "99999w9"])
 def test_a_time_that_is_none_is_told_with_what_it_may_be(stack: Stack, since: str) -> None:
     assert "24h, 90m or 7d" in error_of("find", "--since", since, code=2)
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_an_id_can_be_copied_from_every_screen(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(screen, "width", width)
+    message_id = "x" * 40
+    line = {
+        "message": "mail handled",
+        "ses_message_id": message_id,
+        "sender": PAT,
+        "disposition": "CONTINUE",
+        "recipients": [
+            {"recipient": f"r{n}@example.com", "outcome": "accept", "reason": "accept"}
+            for n in range(9)
+        ],
+    }
+    stack.logs.add(datetime.now(UTC) - timedelta(minutes=1), json.dumps(line))
+    output = bouncer("find").stdout
+    assert message_id in output
+    assert "r0@example.com" in output
+    assert "and 4 more" in output
