@@ -68,7 +68,7 @@ def without(site: Site, role: str, sid: str, action: str) -> Iterator[None]:
     iam, name = site.client("iam"), site.physical_id(role)
     own = [(policy, document) for policy, document in _inline(site, role) if _has(document, sid)]
     shared = [(arn, document) for arn, document in _shared(site, role) if _has(document, sid)]
-    ((policy, document),) = own or [("of-shared", document) for _, document in shared]
+    ((policy, document),) = own or [(arn.rpartition("/")[2], document) for arn, document in shared]
     reduced = copy.deepcopy(document)
     for statement in reduced["Statement"]:
         if statement["Sid"] == sid:
@@ -262,7 +262,7 @@ _CASES: list[tuple[str, str, str, Callable[[Site], None]]] = [
     ("SendRole", "BounceAsTheBounceSender", "ses:SendBounce", _worker_without_bounce),
     ("SendRole", "SetUnreadableMessagesAside", "sqs:SendMessage", _worker_without_keeping),
     ("UsageRole", "FindWhereTheMailWasCounted", "dynamodb:Query", _nothing_given_back),
-    ("UsageRole", "FindWhereTheMailWasCounted", "dynamodb:UpdateItem", _nothing_given_back),
+    ("UsageRole", "MarkWhatWasGivenBack", "dynamodb:UpdateItem", _nothing_given_back),
     ("UsageRole", "GiveBack", "dynamodb:UpdateItem", _nothing_given_back),
 ]
 

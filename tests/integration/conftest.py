@@ -5,8 +5,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import cache, partial, wraps
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import aws_lambda_powertools
@@ -20,6 +20,11 @@ from mypy_boto3_sqs import SQSClient
 
 from bouncer.aws import clients, wiring
 from bouncer.limiter import Limiter
+from functions.inbound import app as inbound
+from functions.inbound import audit
+from functions.receipt_rules import app as rules
+from functions.send import app as send
+from functions.usage import app as usage
 from tests.integration.builders import (
     BOUNCES,
     BUCKET,
@@ -29,9 +34,17 @@ from tests.integration.builders import (
     create_mailbox_table,
     set_date,
 )
-from tests.unit.template import statements_on
+from tests.integration.roles import Call, allowed, calls
 
 REGION = "us-east-1"
+HANDLERS: dict[str, ModuleType] = {
+    "InboundRole": inbound,
+    "AuditRole": audit,
+    "SendRole": send,
+    "UsageRole": usage,
+    "RulesRole": rules,
+}
+"""Each role's function."""
 
 # The console reads botocore's model of SES when it is imported, which a profile that is not
 # there would stop: test modules are imported before any fixture runs.
@@ -128,30 +141,47 @@ class VirtualTime:
         self._slept += max(seconds, 1e-6)
 
 
-def leading_keys(request: Any) -> Iterator[str]:
-    """Of the items of BounceTable that a request names."""
-    if isinstance(request, dict):
-        if request.get("TableName") == BOUNCES:
-            key = request.get("Key") or request.get("Item") or {}
-            if "pk" in key:
-                yield key["pk"]["S"]
-        for each in request.values():
-            yield from leading_keys(each)
-    elif isinstance(request, list):
-        for each in request:
-            yield from leading_keys(each)
+class Witness:
+    """Sees what each function asks of DynamoDB, whatever else a test asks."""
+
+    def __init__(self) -> None:
+        self.running = ""
+        """Whose handler runs: its role."""
+        self.seen: list[tuple[str, Call]] = []
+        self.refused: list[tuple[str, Call]] = []
+        """What its role would not have let it."""
+
+    def watch(self, client: DynamoDBClient) -> None:
+        client.meta.events.register("before-parameter-build.dynamodb", self._note)
+
+    def watching(self, role: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(handler)
+        def watched(*arguments: Any) -> Any:
+            self.running = role
+            try:
+                return handler(*arguments)
+            finally:
+                self.running = ""
+
+        return watched
+
+    def _note(self, params: Any, model: Any, **_: Any) -> None:
+        if not self.running:
+            return
+        renamed = bool(os.environ.get("MAILBOX_ATTRIBUTES"))
+        for call in calls(model.name, params):
+            self.seen.append((self.running, call))
+            if not allowed(self.running, call, renamed=renamed):
+                self.refused.append((self.running, call))
 
 
 @pytest.fixture
-def used_keys(dynamodb: DynamoDBClient) -> set[str]:
-    """The partition keys in BounceTable that anybody asked for."""
-    used: set[str] = set()
-
-    def note(params: Any, **_: Any) -> None:
-        used.update(leading_keys(params))
-
-    dynamodb.meta.events.register("before-parameter-build.dynamodb", note)
-    return used
+def witness(dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch) -> Witness:
+    witness = Witness()
+    witness.watch(dynamodb)
+    for role, module in HANDLERS.items():
+        monkeypatch.setattr(module, "handler", witness.watching(role, module.handler))
+    return witness
 
 
 @pytest.fixture
@@ -160,11 +190,11 @@ def services(
     dynamodb: DynamoDBClient,
     s3: S3Client,
     sqs: SQSClient,
-    used_keys: set[str],
+    witness: Witness,
 ) -> Iterator[Services]:
     """The functions' clients are the test's, and their limiter lives in virtual time.
 
-    Whatever a test does, its functions touch only items that some role may.
+    Whatever a test does, each function asks only what its own role lets it, to the item.
     """
     passing = VirtualTime()
     limiter = partial(
@@ -176,12 +206,7 @@ def services(
     monkeypatch.setattr(clients, "s3", lambda: s3)
     monkeypatch.setattr(clients, "sqs", lambda: sqs)
     yield Services(dynamodb, s3, sqs)
-    allowed = {
-        key
-        for each in statements_on("BounceTable")
-        for key in each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]
-    }
-    assert [key for key in used_keys if not any(fnmatchcase(key, each) for each in allowed)] == []
+    assert witness.refused == []
 
 
 class Printed:

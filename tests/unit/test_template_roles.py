@@ -1,12 +1,15 @@
 """Each role may do what its function does, and nothing else."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from bouncer.aws import slots
+from bouncer.mailboxes import Mailbox
 from tests.unit.template import (
     FUNCTIONS,
     PARAMETERS,
@@ -202,14 +205,20 @@ def test_who_takes_turns_in_another_stacks_table_touches_its_limiter_and_nothing
     assert template()["Outputs"]["PaceTable"]["Value"] == named
 
 
-def test_usage_writes_no_attribute_of_a_mailbox_but_its_own() -> None:
-    found = [
+def test_what_may_be_read_of_a_mailbox_is_its_fields() -> None:
+    (policy,) = [
         each
-        for role in resources("AWS::IAM::Role").values()
-        for each in walk(role)
-        if isinstance(each, dict) and each.get("Sid") in ("CountMailInMailboxes", "GiveBack")
+        for each in walk(resources("AWS::IAM::ManagedPolicy")["DecidingPolicy"])
+        if isinstance(each, dict) and each.get("Sid") == "LookMailboxesUp"
     ]
-    assert len(found) == 3
-    for each in found:
-        allowed = each["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"]
-        assert set(allowed) == {"address", "used_bytes", "messages_day", "messages_today"}
+    (name, kept, _) = policy["Condition"]["Fn::If"]
+    assert name == "FieldsKeepTheirNames"
+    allowed = kept["ForAllValues:StringEquals"]["dynamodb:Attributes"]
+    assert sorted(allowed) == sorted(each.name for each in msgspec.structs.fields(Mailbox))
+
+
+@pytest.mark.parametrize("policy", resources("AWS::IAM::ManagedPolicy"))
+def test_a_shared_policy_is_no_longer_than_iam_takes(policy: str) -> None:
+    """6,144 characters, white space aside."""
+    document = resources("AWS::IAM::ManagedPolicy")[policy]["PolicyDocument"]
+    assert len(json.dumps(document, separators=(",", ":"))) < 6144

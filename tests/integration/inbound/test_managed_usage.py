@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws import usage as aws_usage
 from bouncer.inbound import LateBounces
@@ -55,8 +57,10 @@ def test_a_refused_mail_is_not_counted(managed: Site) -> None:
 def test_a_mailbox_that_fills_up_meanwhile_bounces(managed: Site) -> None:
     """Another mail came between the look-up and the charge."""
 
+    another: DynamoDBClient = boto3.client("dynamodb")
+
     def meanwhile(**_: Any) -> None:
-        put_mailbox(managed.dynamodb, quota_bytes=1000, used_bytes=900)
+        put_mailbox(another, quota_bytes=1000, used_bytes=900)
 
     managed.dynamodb.meta.events.register("after-call.dynamodb.BatchGetItem", meanwhile)
     assert managed.mail(ALICE) == "STOP_RULE_SET"
