@@ -9,6 +9,7 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import wiring
@@ -54,8 +55,8 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
     again: set[str] = set()
     for record in event["Records"]:
         try:
-            key: str = json.loads(record["body"])["detail"]["object"]["key"]
-        except (ValueError, KeyError, TypeError):
+            key = msgspec.convert(json.loads(record["body"])["detail"]["object"]["key"], str)
+        except (ValueError, KeyError, TypeError, RecursionError):
             logger.exception("deletion unreadable")
             again.add(record["messageId"])  # until it is with the dead letters, for people
             continue

@@ -1,5 +1,6 @@
 """An SES event is read for what the bouncer needs, and a malformed one names the place."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from bouncer.message import (
     MalformedEventError,
     Verdicts,
     parse_event,
+    parse_notice,
 )
 from bouncer.plan import Disposition
 from bouncer.proof import is_proven, prove
@@ -145,7 +147,7 @@ def test_the_time_is_read_as_utc(stamp: str) -> None:
             "at `$.Records[1].ses`",
             id="the second record",
         ),
-        pytest.param(event(mail={"messageId": ""}), "`mail.messageId` is empty", id="empty id"),
+        pytest.param(event(mail={"messageId": ""}), "`mail.messageId` is none", id="empty id"),
         pytest.param(event(mail={"messageId": 7}), "at `$.Records[0].ses.mail.messageId`", id="id"),
         pytest.param(
             event(mail={"timestamp": "yesterday"}),
@@ -397,7 +399,6 @@ def test_a_dmarc_policy_that_is_no_word_asks_for_nothing_that_is_known(given: ob
     "broken",
     [
         event(mail={"source": "\ud800@sender.example"}),
-        event(mail={"messageId": "\udfff"}),
         event(mail={"headers": [{"name": "Subject", "value": "x\ud83d"}]}),
         event(mail={"headers": [{"name": "\ud83d", "value": "x"}]}),
         event(mail={"commonHeaders": {"to": ["\ud800"]}}),
@@ -405,11 +406,26 @@ def test_a_dmarc_policy_that_is_no_word_asks_for_nothing_that_is_known(given: ob
         event(receipt={"recipients": ["\ud800@example.com"]}),
         event(receipt={"spfVerdict": {"status": "\ud800"}}),
     ],
-    ids=["source", "id", "value", "name", "not read", "member", "recipient", "status"],
+    ids=["source", "value", "name", "not read", "member", "recipient", "status"],
 )
-def test_half_of_a_surrogate_pair_anywhere_is_a_malformed_event(broken: Any) -> None:
-    with pytest.raises(MalformedEventError, match="it is no JSON"):
-        parse_event(broken)
+def test_half_of_a_surrogate_pair_leaves_no_mail_undecided(broken: Any) -> None:
+    (message,) = parse_event(broken)
+    assert msgspec.json.encode(message)
+    its = broken["Records"][0]["ses"]
+    assert parse_notice(json.dumps({"notificationType": "Received", **its})) == message
+
+
+def test_two_halves_are_the_character_that_they_make() -> None:
+    (message,) = parse_event(
+        event(mail={"headers": [{"name": "A", "value": "\ud83d\ude00\ud800"}]})
+    )
+    assert message.header("A") == ["\U0001f600\ufffd"]
+
+
+@pytest.mark.parametrize("message_id", ["", " ", "a b", "\ud800", "\0", "x" * 201, "\u00fc"])
+def test_a_message_id_that_no_key_may_be_is_malformed(message_id: str) -> None:
+    with pytest.raises(MalformedEventError, match="messageId"):
+        parse_event(event(mail={"messageId": message_id}))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 https://docs.aws.amazon.com/ses/latest/dg/receiving-email-action-lambda-event.html
 """
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,6 +15,9 @@ import msgspec
 
 from bouncer.address import normalise
 from bouncer.headers import Header, bounded, decoded
+
+# SES's own have some 40 letters and digits; what no key of a table can be would fail a whole batch.
+_MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
 
 class MalformedEventError(ValueError):
@@ -187,8 +192,10 @@ def parse_event(event: Any) -> list[InboundMessage]:
             another type.
     """
     try:
-        # Half of a surrogate pair passes JSON's \u escapes and nothing that comes later.
-        msgspec.json.encode(event)
+        try:
+            msgspec.json.encode(event)
+        except UnicodeEncodeError:
+            event = _whole_characters(event)
         records = msgspec.convert(event, _Event).records
     except msgspec.ValidationError as error:
         raise MalformedEventError(f"not an SES receipt event: {error}") from error
@@ -197,6 +204,19 @@ def parse_event(event: Any) -> list[InboundMessage]:
     if not records:
         raise MalformedEventError("not an SES receipt event: `$.Records` is empty")
     return [_message(record.ses.mail, record.ses.receipt) for record in records]
+
+
+def _whole_characters(value: Any) -> Any:
+    """The same with U+FFFD for each half of a surrogate pair.
+
+    JSON's \\u escapes let halves in, and nothing that comes later does: a sender who has one in
+    a header must not have his mail left undecided for it.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(name): _whole_characters(each) for name, each in value.items()}
+    return [*map(_whole_characters, value)] if isinstance(value, list) else value
 
 
 class _Notice(_Ses, frozen=True, rename="camel"):
@@ -212,11 +232,14 @@ def parse_notice(text: str) -> InboundMessage | None:
         None for a message that tells of no mail, such as SES's trial when a rule is made.
 
     Raises:
-        MalformedEventError: it tells of a mail, and something that the bouncer needs is missing.
+        MalformedEventError: it tells of a mail, and something that the bouncer needs is missing; or
+            it is an object that nobody can read.
     """
     try:
-        told = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        told = _whole_characters(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("{"):
+            raise MalformedEventError(f"not an SES receipt notice: {error}") from error
         return None
     if not isinstance(told, dict) or told.get("notificationType") != "Received":
         return None
@@ -228,8 +251,8 @@ def parse_notice(text: str) -> InboundMessage | None:
 
 
 def _message(mail: _Mail, receipt: _Receipt) -> InboundMessage:
-    if not mail.message_id:
-        raise MalformedEventError("not an SES receipt event: `mail.messageId` is empty")
+    if not _MESSAGE_ID.fullmatch(mail.message_id):
+        raise MalformedEventError("not an SES receipt event: `mail.messageId` is none of SES's")
     block = bounded(_headers(mail.headers or []))
     common = mail.common_headers or _CommonHeaders()
     action = receipt.action or _Action()
