@@ -9,7 +9,6 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 from aws_lambda_powertools import Logger
 
 from bouncer.aws import wiring
@@ -55,7 +54,7 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
     again: set[str] = set()
     for record in event["Records"]:
         try:
-            key = msgspec.convert(json.loads(record["body"])["detail"]["object"]["key"], str)
+            key = _deleted_key(record["body"])
         except (ValueError, KeyError, TypeError, RecursionError):
             logger.exception("deletion unreadable")
             again.add(record["messageId"])  # until it is with the dead letters, for people
@@ -66,3 +65,10 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
     again |= {each for each, mail in mails.items() if mail in failed}
     logger.info("mail deleted", extra={"mails": len(mails), "failed": sorted(failed)})
     return handed_back(again)
+
+
+def _deleted_key(body: str) -> str:
+    key = json.loads(body)["detail"]["object"]["key"]
+    if not isinstance(key, str):
+        raise TypeError(f"no object's key: {type(key).__name__}")
+    return key
