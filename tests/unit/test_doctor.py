@@ -79,6 +79,13 @@ def neighbour(**changed: Any) -> Neighbour:
 SHIPPED = InForce(text=SHIPPED_POLICY.read_text("utf-8"), source="policy.toml")
 
 
+BOXES = (
+    Mailbox(address="alice@example.com"),
+    Mailbox(address="postmaster@example.com"),
+    Mailbox(address="@example.com", catch_all=False),
+)
+
+
 def policy(*lines: str) -> InForce:
     """With one rule, and these lines before it."""
     rule = '[[rules]]\nname = "accept"\naction = "accept"\n'
@@ -116,7 +123,7 @@ HEALTHY = Account(
     would_refuse=7.0,
     alarms={"ses-bouncer-BouncesRejected": "OK"},
     silent_alarms=(),
-    directory=(Mailbox(address="alice@example.com"), Mailbox(address="postmaster@example.com")),
+    directory=BOXES,
     policy=SHIPPED,
     mx={"example.com": MX},
     dmarc={},
@@ -218,6 +225,7 @@ SICK: list[tuple[str, Health, dict[str, Any]]] = [
     ("alarms", Health.WARNING, {"silent_alarms": ("ses-bouncer-BouncesRejected",)}),
     ("directory", Health.WRONG, {"directory": ()}),
     ("directory-domains", Health.WARNING, {"rules": (rule("ses-bouncer", "shop.example.com"),)}),
+    ("directory-domains", Health.WARNING, {"directory": BOXES[:2]}),
     (
         "directory-postmaster",
         Health.WARNING,
@@ -267,6 +275,11 @@ def test_what_is_wrong_is_said_with_its_mend(
 
 def test_every_check_can_fail() -> None:
     assert {name for name, _, _ in SICK} == set(CHECKS)
+
+
+def test_a_table_of_ones_own_speaks_for_the_domains_that_the_stack_names() -> None:
+    own = changed(directory=BOXES[:2], deployment=deployment(MailboxDomains="example.com"))
+    assert findings(own)["directory-domains"].state is Health.RIGHT
 
 
 def test_before_going_live_the_doctor_says_how_many_would_be_refused() -> None:

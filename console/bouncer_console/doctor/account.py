@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of
 from bouncer.aws.telemetry import NAMESPACE
-from bouncer.mailboxes import Mailbox
+from bouncer.mailboxes import Mailbox, as_imported
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.load import load
 from bouncer.settings import stored_prefix
@@ -574,9 +574,10 @@ class Reader:
 def _mailboxes_of(policy: InForce | Unread) -> tuple[Mailbox, ...] | None:
     """The policy's own list, which stands in the table's place."""
     try:
-        return None if isinstance(policy, Unread) else load(policy.text).mailboxes
+        listed = None if isinstance(policy, Unread) else load(policy.text).mailboxes
     except PolicyError:
         return None
+    return None if listed is None else tuple(as_imported(listed).values())
 
 
 def _policy(deployment: Deployment) -> InForce | Unread:

@@ -678,17 +678,23 @@ def _directory(account: Account) -> _Result:
 @_check("directory-domains")
 def _directory_domains(account: Account) -> _Result:
     boxes, rule = _read(account.directory), _rule(account)
-    known = {domain_of(box.address) for box in boxes}
+    if len(boxes) >= DIRECTORY_LIMIT:
+        raise _Missing(f"over {DIRECTORY_LIMIT:,} entries; bouncer mailbox check reads all of them")
+    spoken_for = _deployed(account).mailbox_domains | {
+        domain_of(box.address) for box in boxes if box.address.startswith("@")
+    }
     named = {each.rpartition("@")[2] for each in rule.recipients if not each.startswith(".")}
     identities = {} if isinstance(account.identities, Unread) else account.identities
     received = named or {name for name in identities if "@" not in name}
-    missing = sorted(each for each in received if each not in known)
+    missing = sorted((received | {domain_of(box.address) for box in boxes}) - spoken_for)
     if missing:
         return _warning(
-            f"the directory knows nothing of {_some(missing)}: its mail goes on unjudged",
-            "add its mailboxes, or `bouncer mailbox add @DOMAIN` to say that it has none",
+            f"the directory does not speak for {_some(missing)}: no address is unknown there, and "
+            "all mail goes on",
+            "bouncer mailbox import FILE.csv with its mailboxes, or bouncer mailbox add @DOMAIN "
+            "--no-catch-all; for a table of your own, MailboxDomains",
         )
-    return _right("every domain that mail comes for is in the directory")
+    return _right("the directory speaks for every domain that mail comes for")
 
 
 @_check("directory-postmaster")
