@@ -35,6 +35,8 @@ FAULTS: dict[str, float] = {
     # at one message
     "message-twice": 0.2,
     "message-late": 0.1,
+    # at one deletion of a stored mail
+    "deletion-twice": 1.0,
     # for the whole world
     "outage": 1.0,
     "deployment": 1.0,

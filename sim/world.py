@@ -355,7 +355,7 @@ class World:
         self.kernel.note(f"stored mail {mail.id} is deleted")
         told = msgspec.json.encode({"detail": {"object": {"key": key}}}).decode()
         self.usage_queue.put(told)
-        if self.faults.falls("message-twice", self.kernel.now):
+        if self.faults.falls("deletion-twice", self.kernel.now):
             # To another environment while the first is at it, or before a read shows what it did.
             again = self.kernel.chance.uniform(0.1, 0.6)
             self._at(again, partial(self._told_again, told))
