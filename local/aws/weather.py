@@ -205,9 +205,11 @@ class Weather:
             if not kinds or self._random.random() >= self.odds.fault:
                 return None
             fault = self._random.choice(kinds)
-            name = f"{service} {fault}"
-            self.faults[name] = self.faults.get(name, 0) + 1
+            self._count(f"{service} {fault}")
         return fault
+
+    def _count(self, what: str) -> None:
+        self.faults[what] = self.faults.get(what, 0) + 1
 
     def blow(self, step: Step | None, *, before: bool) -> Deed | None:
         """What befalls the process that comes to a step, at this moment of it."""
@@ -220,7 +222,10 @@ class Weather:
     def refuses(self) -> bool:
         """Whether an invocation by SES is refused."""
         with self._lock:
-            return self._random.random() < self.odds.refused
+            refused = self._random.random() < self.odds.refused
+            if refused:
+                self._count("invocation refused")
+        return refused
 
     def notices(self) -> Iterable[float]:
         """When a notice is published, in seconds from now: once or twice."""
@@ -229,8 +234,10 @@ class Weather:
             times = [0.0]
             if dice.random() < odds.late_notice:
                 times = [dice.uniform(0, odds.latest_notice)]
+                self._count("notice late")
             if dice.random() < odds.late_notice:
                 times.append(dice.uniform(0, odds.latest_notice))
+                self._count("notice twice")
         return times
 
     # --- Processes ---------------------------------------------------------------------------
