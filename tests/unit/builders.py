@@ -66,12 +66,14 @@ def mail(
     )
 
 
-def received(client: str, helo: str = "mx.sender.example") -> Header:
+def received(
+    client: str, helo: str = "mx.sender.example", recipient: str = "nobody@example.com"
+) -> Header:
     """SES's own Received field, of a mail that came from this host."""
     return Header(
         "Received",
         f"from {helo} (mx.sender.example [{client}]) by inbound-smtp.us-east-1.amazonaws.com "
-        "with SMTP id abc123 for nobody@example.com; Sat, 21 Nov 2026 12:00:00 +0000 (UTC)",
+        f"with SMTP id abc123 for {recipient}; Sat, 21 Nov 2026 12:00:00 +0000 (UTC)",
     )
 
 

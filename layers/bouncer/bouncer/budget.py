@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bouncer.address import domain_of, normalise, split
+from bouncer.address import domain_of, split
 from bouncer.backend import BackendUnavailableError
 from bouncer.guards import OtherReason
 from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
+from bouncer.proof import own_base_address
 
 SLICES = 6
 """A period is counted in so many slices; the sum is over one more, so that it slides."""
@@ -33,8 +34,11 @@ _CELLS = 16
 """The senders of one domain are counted in so many cells, so that one write counts both: two
 senders of a domain may have to share a cell's budget."""
 
-_RECEIVED_LIMIT = 2000
-"""Characters of a Received field that are looked at; SES's own has some 300."""
+_RECEIVED_LIMIT = 20_000
+"""Characters of a Received field that are looked at. SES's own has some 300, and whatever a client
+calls itself."""
+UNCLEAR = "unclear"
+"""The network of all those whose Received field names several clients: each has forged one."""
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +76,7 @@ class BudgetUnavailableError(BackendUnavailableError):
 
 def counters(mail: InboundMessage, limits: BudgetSection) -> tuple[Counter, ...]:
     """What a bounce to the mail's sender counts for: two items at the most."""
-    sender = base_address(mail.reverse_path or "")
+    sender = _account(own_base_address(mail.reverse_path or ""))
     domain = registrable_domain(domain_of(sender))
     per_sender = OtherReason.SENDER_BUDGET
     if domain in limits.mail_hosts:
@@ -103,11 +107,18 @@ def counters(mail: InboundMessage, limits: BudgetSection) -> tuple[Counter, ...]
     return own, Counter(name=f"network#{network}", limits=allowed)
 
 
-def base_address(address: str) -> str:
-    """The mailbox behind a tagged address: `+tag` and BATV's `prvs=…=` are taken off."""
-    local, domain = split(normalise(address))
-    local = re.sub(r"^(?:prvs|btv1)=[^=]{1,64}=", "", local)
-    return f"{local.partition('+')[0] or local}@{domain}"
+def _account(address: str) -> str:
+    """Whose an address is at a host that gives one account as many as it likes.
+
+    Google reads no dots and is one host under two names; Yahoo's disposable addresses have one
+    base before a hyphen, which no name there may have.
+    """
+    local, domain = split(address)
+    if domain in ("gmail.com", "googlemail.com"):
+        return f"{local.replace('.', '')}@gmail.com"
+    if domain.startswith("yahoo.") or domain == "ymail.com":
+        return f"{local.partition('-')[0] or local}@{domain}"
+    return address
 
 
 def registrable_domain(domain: str) -> str:
@@ -137,29 +148,36 @@ def _suffixes_below(top: str) -> Any:
     return PublicSuffixList(lines)
 
 
-# The client's name for itself comes before, and may look like anything: the last one counts.
-_CLIENT = re.compile(r".*\[(?:IPv6:)?([0-9A-Fa-f:.]{3,45})\]\)?\s+by\s+inbound-smtp\.", re.DOTALL)
+# The client's name for itself comes before and a recipient after; either may look like this.
+_CLIENT = re.compile(r"\[(?:IPv6:)?([0-9A-Fa-f:.]{3,45})\]\)?\s+by\s+inbound-smtp\.")
 
 
 def client_address(mail: InboundMessage) -> IPv4Address | IPv6Address | None:
-    """The host that the mail came to SES from, by SES's own Received field, the topmost."""
+    """The host that the mail came to SES from, by SES's own Received field, the topmost.
+
+    None when it cannot be read, or when the field names several.
+    """
+    found = _clients(mail)
+    return found[0] if len(found) == 1 else None
+
+
+def _clients(mail: InboundMessage) -> list[IPv4Address | IPv6Address]:
     received = next((h.value for h in mail.headers if h.name.lower() == "received"), "")
-    found = _CLIENT.match(received[:_RECEIVED_LIMIT])
-    if found is None:
-        return None
-    try:
-        return ip_address(found[1])
-    except ValueError:
-        return None
+    found: dict[IPv4Address | IPv6Address, None] = {}
+    for each in _CLIENT.findall(received[:_RECEIVED_LIMIT]):
+        with suppress(ValueError):
+            client = ip_address(each)
+            found[getattr(client, "ipv4_mapped", None) or client] = None
+    return list(found)
 
 
 def client_network(mail: InboundMessage) -> str | None:
-    """The /24 or /48 of that host.
+    """The /24 or /48 of that host, or UNCLEAR.
 
     None when there is none that can be read: then nothing is counted for it.
     """
-    client = client_address(mail)
-    return None if client is None else network_of(client)
+    found = _clients(mail)
+    return network_of(found[0]) if len(found) == 1 else UNCLEAR if found else None
 
 
 def network_of(client: IPv4Address | IPv6Address) -> str:

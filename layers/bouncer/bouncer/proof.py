@@ -109,13 +109,30 @@ _SRS = re.compile(
 def base_address(address: str) -> str:
     """An address in its normal form, without tag, BATV or SRS wrapping."""
     local, domain = split(normalise(address))
+    local, wrapped = unwrapped(local)
+    return f"{_untagged(local)}@{normalise_domain(wrapped or domain)}"
+
+
+def own_base_address(address: str) -> str:
+    """The same in the domain that it stands in, whatever other domain SRS has written into it."""
+    local, domain = split(normalise(address))
+    local, _ = unwrapped(local.partition("+srs=")[0])  # a mailbox's own, before what it forwards
+    return f"{_untagged(local)}@{domain}"
+
+
+def unwrapped(local: str) -> tuple[str, str]:
+    """What BATV and SRS have wrapped: a local part, and a domain where there is one in it."""
+    domain = ""
     for wrapping in (_BATV, _BATV_OLD, _SRS):
         found = wrapping.fullmatch(local)
         if found is not None:
             local = found["local"]
-            domain = normalise_domain(found.groupdict().get("domain") or domain)
-    base = local.partition("+")[0]
-    return f"{base or local}@{domain}"
+            domain = found.groupdict().get("domain") or domain
+    return local, domain
+
+
+def _untagged(local: str) -> str:
+    return local.partition("+")[0] or local
 
 
 def _signer(signature: str) -> str:
