@@ -37,12 +37,12 @@ class Picture(NamedTuple):
 
 
 PICTURES = [
-    Picture("web-now", "/now"),
+    Picture("web-now", "/now", height=980),
     Picture("web-mail", "/mail?id={bounced}", height=900),
     Picture("web-attack", "/attack?since=24h", 1280, 1000),
     Picture("web-directory", "/directory"),
     Picture("web-explain", "/mail?id={bounced}&explain=yes#again", height=900, scheme="dark"),
-    Picture("web-phone", "/now", 390, 780, "dark"),
+    Picture("web-phone", "/now", 390, 900, "dark"),
 ]
 """`{bounced}` is the id of a mail whose sender was told."""
 
