@@ -61,7 +61,7 @@ class _Model:
 class _Events:
     def __init__(self) -> None:
         self._handlers: list[tuple[str, Callable[..., Any]]] = []
-        self._known: dict[str, list[Callable[..., Any]]] = {}
+        self._known: dict[tuple[str, str, str], list[Callable[..., Any]]] = {}
 
     def register(self, event: str, handler: Callable[..., Any], *_: Any, **__: Any) -> None:
         self._handlers.append((event, handler))
@@ -73,14 +73,17 @@ class _Events:
         self._handlers.insert(0, (event, handler))
         self._known.clear()
 
-    def emit(self, event: str, **facts: Any) -> None:
-        if event not in self._known:
-            self._known[event] = [
+    def emit(self, event: str, service: str, operation: str, **facts: Any) -> None:
+        key = event, service, operation
+        handlers = self._known.get(key)
+        if handlers is None:
+            whole = ".".join(key)
+            handlers = self._known[key] = [
                 handler
                 for name, handler in self._handlers
-                if event == name or event.startswith(name + ".")
+                if whole == name or whole.startswith(name + ".")
             ]
-        for handler in self._known[event]:
+        for handler in handlers:
             handler(**facts)
 
 
@@ -184,7 +187,7 @@ class Client:
         self._used = self._kernel.now
 
     def _emit(self, event: str, operation: str, **facts: Any) -> None:
-        self.meta.events.emit(f"{event}.{self._service}.{operation}", **facts)
+        self.meta.events.emit(event, self._service, operation, **facts)
 
     def _failed(self, what: str) -> None:
         actor = self._kernel.current
