@@ -31,7 +31,6 @@ from bouncer import timing
 from bouncer.aws import clients
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import SLOTS_ITEM, DynamoSlots
-from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Incident
@@ -39,6 +38,7 @@ from bouncer.limiter import Limiter, Pace
 from bouncer_console.output import note, print_table, say
 from local.aws.server import free_port
 from local.stack import running
+from tests.fakes.bounces import bounce
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.queue import MemoryQueue
 
@@ -177,28 +177,13 @@ def _work(job: Job, pipe: Connection) -> None:
     with _share(job.processor) as group:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         while left:
-            batch = {each: _bounce(each) for each in left[:BATCH]}
+            batch = {each: bounce(each) for each in left[:BATCH]}
             until = datetime.now(UTC) + timedelta(seconds=timing.SEND_TIMEOUT - timing.RESERVE)
             _, again = delivery.send_batch(batch, owner=left[0], until=until)
             left = [*again, *left[BATCH:]]
         (group.parent / "cgroup.procs").write_text(str(os.getpid()))
     told.margin = limiter.pace.margin
     pipe.send_bytes(msgspec.json.encode(told))
-
-
-def _bounce(message_id: str) -> Bounce:
-    return Bounce(
-        message_id=message_id,
-        received_at=datetime.now(UTC),
-        bounce_sender="mailer-daemon@example.com",
-        recipients=(
-            BouncedRecipient(
-                recipient="nobody@example.com",
-                reason="unknown-recipient",
-                bounce_type=BounceType.DOES_NOT_EXIST,
-            ),
-        ),
-    )
 
 
 def _burn() -> None:

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dash
 """
 
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,10 +21,9 @@ from bouncer.aws.telemetry import (
 from bouncer.delivery.fate import Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer_console.policy import laid_out
-from local.stack import ROOT
+from local import blocks
 
 _HEAD = "- |- # make dashboard"
-_BLOCK = re.compile(rf"(?m)^( +){re.escape(_HEAD)}\n(?:\1  .*\n)+")
 _TILDE = "~"
 """Where a piece of JSON from the template stands in a list: `"~Name"` becomes `${Name}`."""
 
@@ -226,16 +224,7 @@ def text() -> str:
 
 
 def main() -> None:
-    path = ROOT / "template.yaml"
-
-    def block(found: re.Match[str]) -> str:
-        indent = found[1]
-        return f"{indent}{_HEAD}\n{textwrap.indent(text(), f'{indent}  ')}\n"
-
-    written_text, written = _BLOCK.subn(block, path.read_text("utf-8"))
-    if written != 1:
-        raise SystemExit(f"{path}: {written} blocks `{_HEAD}`, not one")
-    path.write_text(written_text, "utf-8")
+    blocks.write(_HEAD, text())
 
 
 if __name__ == "__main__":

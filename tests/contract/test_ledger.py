@@ -24,8 +24,9 @@ from bouncer.delivery.ledger import (
     LedgerEntry,
     LedgerUnavailableError,
 )
+from tests.fakes.bounces import NOBODY
 from tests.fakes.ledger import MemoryLedger
-from tests.integration.builders import BOUNCES, NOBODY
+from tests.integration.builders import BOUNCES
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 INVOCATION = timedelta(seconds=30)

@@ -7,8 +7,9 @@ import pytest
 
 from bouncer.aws.mail_records import DynamoMailRecords
 from bouncer.mail_record import MailRecord, MailRecords, RecipientRecord, RecordsUnavailableError
+from tests.fakes.bounces import NOBODY
 from tests.fakes.mail_records import MemoryMailRecords
-from tests.integration.builders import ALICE, BOUNCES, NOBODY
+from tests.integration.builders import ALICE, BOUNCES
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 UNTIL = NOW + timedelta(seconds=30)

@@ -10,8 +10,9 @@ from bouncer import timing
 from bouncer.aws.queue import SqsBounceQueue
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import BounceQueue, QueueUnavailableError, decode
+from tests.fakes.bounces import bounce
 from tests.fakes.queue import MemoryQueue
-from tests.integration.builders import QUEUE_KEY, bounce
+from tests.integration.builders import QUEUE_KEY
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=30)

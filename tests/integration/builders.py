@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,16 +20,14 @@ from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
 from urllib3 import HTTPResponse
 
-from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from tests.fakes.bounces import NOBODY
 
 QUEUE_KEY = b"k" * 32
 BOUNCES = "bounces"
 MAILBOXES = "mailboxes"
 BUCKET = "stored-mail"
 PREFIX = "mail/"
-BOUNCE_SENDER = "mailer-daemon@example.com"
 PAT = "pat@sender.example"
-NOBODY = "nobody@example.com"
 ALICE = "alice@example.com"
 
 type Item = dict[str, Any]
@@ -123,29 +121,6 @@ def bodies(client: SQSClient, queue_url: str) -> list[Any]:
 
 
 # --- Mails and bounces -----------------------------------------------------------------------
-
-
-def bounce(
-    message_id: str = "msg1",
-    *recipients: str,
-    received_at: datetime | None = None,
-    explanation: str = "",
-) -> Bounce:
-    """A bounce of unknown recipients, of a mail that came a minute ago."""
-    return Bounce(
-        message_id=message_id,
-        received_at=received_at or datetime.now(UTC) - timedelta(minutes=1),
-        bounce_sender=BOUNCE_SENDER,
-        recipients=tuple(
-            BouncedRecipient(
-                recipient=each,
-                reason="unknown-recipient",
-                bounce_type=BounceType.DOES_NOT_EXIST,
-                explanation=explanation,
-            )
-            for each in recipients or (NOBODY,)
-        ),
-    )
 
 
 def ses_event(

@@ -25,10 +25,12 @@ from functions.inbound import audit
 from functions.receipt_rules import app as rules
 from functions.send import app as send
 from functions.usage import app as usage
+from tests.fakes.bounces import BOUNCE_SENDER
 from tests.integration.builders import (
     BOUNCES,
     BUCKET,
     MAILBOXES,
+    PREFIX,
     SesServer,
     create_bounce_table,
     create_mailbox_table,
@@ -121,6 +123,21 @@ class Services(NamedTuple):
 
     def queue(self, name: str) -> str:
         return self.sqs.create_queue(QueueName=name)["QueueUrl"]
+
+    def environment(self) -> dict[str, str]:
+        """What a deciding function is told of this stack, which is live and stores mail."""
+        return {
+            "BOUNCE_TABLE": BOUNCES,
+            "PACE_TABLE": BOUNCES,
+            "BOUNCE_QUEUE_URL": self.queue("bounces"),
+            "BOUNCE_SENDER": BOUNCE_SENDER,
+            "MODE": "enforce",
+            "REFUSED_MAIL_STOPS": "rule-set",
+            "EVENT_DEAD_LETTER_QUEUE_URL": self.queue("events"),
+            "MAILBOX_TABLE": MAILBOXES,
+            "MAIL_BUCKET": BUCKET,
+            "MAIL_PREFIX": PREFIX,
+        }
 
 
 class VirtualTime:

@@ -21,7 +21,7 @@ time.monotonic = _monotonic  # before anybody keeps the real one
 from bouncer.aws import clients
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.delivery.send_bounce import TryAgainError
-from tests.integration.builders import bounce
+from tests.fakes.bounces import bounce
 
 
 def _say(what: str) -> None:

@@ -8,14 +8,11 @@ from itertools import chain
 import pytest
 
 from functions.inbound import app
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
     BOUNCES,
     BUCKET,
-    MAILBOXES,
-    NOBODY,
-    PREFIX,
     Context,
     SesServer,
     know_domain,
@@ -43,16 +40,7 @@ def calls(
     know_domain(services.dynamodb)
     put_mailbox(services.dynamodb, quota_bytes=10**9)
     put_mail(services.s3, "msg1")
-    environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "BOUNCE_QUEUE_URL": services.queue("bounces"),
-        "BOUNCE_SENDER": BOUNCE_SENDER,
-        "MODE": "enforce",
-        "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
-        "MAILBOX_TABLE": MAILBOXES,
-        "MAIL_PREFIX": PREFIX,
-    }
+    environment = services.environment() | {"MAIL_BUCKET": ""}
 
     def asked(recipient: str, sender: str = "pat@sender.example", **more: str) -> Counter[str]:
         for name, value in (environment | more).items():

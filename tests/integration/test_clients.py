@@ -10,12 +10,9 @@ from bouncer.aws import clients
 from bouncer.aws.models import SERVICES, Models
 from bouncer.settings import SettingsError
 from functions.inbound import app
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
-    BOUNCES,
-    MAILBOXES,
-    NOBODY,
     Context,
     SesServer,
     know_domain,
@@ -90,16 +87,7 @@ def made(
         monkeypatch.setattr(clients, name, noted)
     know_domain(services.dynamodb)
     put_mailbox(services.dynamodb)
-    for variable, value in {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "BOUNCE_QUEUE_URL": services.queue("bounces"),
-        "BOUNCE_SENDER": BOUNCE_SENDER,
-        "MODE": "enforce",
-        "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
-        "MAILBOX_TABLE": MAILBOXES,
-        "MAIL_BUCKET": "stored-mail",
-    }.items():
+    for variable, value in services.environment().items():
         monkeypatch.setenv(variable, value)
     app.application.cache_clear()
     return names

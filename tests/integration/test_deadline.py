@@ -25,9 +25,9 @@ from bouncer.aws import clients, wiring
 from bouncer.limiter import Limiter
 from functions.inbound import app as inbound
 from functions.send import app as send
+from tests.fakes.bounces import BOUNCE_SENDER
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
     BOUNCES,
     BUCKET,
     MAILBOXES,

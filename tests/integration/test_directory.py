@@ -7,10 +7,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.mailboxes import DirectoryUnavailableError, Mailbox, Status
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
-    NOBODY,
     Answer,
     create_mailbox_table,
     fail,

@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from functions.inbound import app
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
-    BOUNCES,
-    BUCKET,
     MAILBOXES,
-    NOBODY,
-    PREFIX,
     Context,
     SesServer,
     put_mailbox,
@@ -36,17 +32,7 @@ class Hour:
         self._dynamodb = services.dynamodb
         self._boxes = boxes
         self._mails = itertools.count()
-        self._configure(
-            BOUNCE_TABLE=BOUNCES,
-            PACE_TABLE=BOUNCES,
-            BOUNCE_QUEUE_URL=services.queue("bounces"),
-            BOUNCE_SENDER=BOUNCE_SENDER,
-            REFUSED_MAIL_STOPS="rule-set",
-            EVENT_DEAD_LETTER_QUEUE_URL=services.queue("events"),
-            MAILBOX_TABLE=MAILBOXES,
-            MAIL_BUCKET=BUCKET,
-            MAIL_PREFIX=PREFIX,
-        )
+        self._configure(**services.environment() | {"MODE": ""})
 
     def does(self, step: str) -> None:
         steps: dict[str, Callable[[], object]] = {

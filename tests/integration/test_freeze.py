@@ -19,7 +19,7 @@ import pytest
 from bouncer.aws import clients
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.delivery.send_bounce import TryAgainError
-from tests.integration.builders import bounce
+from tests.fakes.bounces import bounce
 from tests.unit.builders import ROOT
 
 SERVICES = 5

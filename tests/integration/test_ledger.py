@@ -6,7 +6,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.delivery.ledger import BounceState, LedgerUnavailableError
 from tests.contract.test_ledger import MAIL, NOW, RETENTION, At, in_dynamodb
-from tests.integration.builders import BOUNCES, NOBODY, Answer, entry_of, fail, requests_of
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import BOUNCES, Answer, entry_of, fail, requests_of
 
 
 @pytest.fixture

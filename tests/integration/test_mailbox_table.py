@@ -12,10 +12,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.aws.mailbox_table import USAGE_FIELDS, Change, MailboxEntry, MailboxTable
 from bouncer.mailboxes import Mailbox, Status
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
-    NOBODY,
     Answer,
     create_mailbox_table,
     fail,

@@ -47,16 +47,14 @@ from functions.receipt_rules import app as rules
 from functions.send import app as send
 from functions.usage import app as usage
 from local.stories import STORIES, event_of
+from tests.fakes.bounces import bounce
 from tests.integration.builders import (
-    BOUNCE_SENDER,
     BOUNCES,
-    BUCKET,
     MAILBOXES,
     PREFIX,
     QUEUE_KEY,
     Answer,
     SesServer,
-    bounce,
     fail,
     fail_with,
     item,
@@ -187,19 +185,10 @@ def site(
     printed: Printed,
 ) -> Iterator[Site]:
     environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "BOUNCE_QUEUE_URL": services.queue("bounces"),
-        "BOUNCE_SENDER": BOUNCE_SENDER,
-        "MODE": "enforce",
-        "REFUSED_MAIL_STOPS": "rule-set",
-        "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
+        **services.environment(),
         "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
         "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-        "MAILBOX_TABLE": MAILBOXES,
         "USAGE": "managed",
-        "MAIL_BUCKET": BUCKET,
-        "MAIL_PREFIX": PREFIX,
         "RECEIPT_RULE_SET": "inbound",
         "RECEIPT_RULE": "ses-bouncer",
         "AWS_LAMBDA_FUNCTION_NAME": "f",

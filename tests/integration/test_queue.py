@@ -17,7 +17,8 @@ from bouncer import timing
 from bouncer.aws.queue import SqsBounceQueue, SqsKeeper
 from bouncer.delivery.bounce import Bounce, BounceError
 from bouncer.delivery.queue import PoisonError, QueueUnavailableError, decode, encode, verify
-from tests.integration.builders import QUEUE_KEY, Answer, bodies, bounce, fail, requests_of
+from tests.fakes.bounces import bounce
+from tests.integration.builders import QUEUE_KEY, Answer, bodies, fail, requests_of
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

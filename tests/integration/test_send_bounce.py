@@ -29,14 +29,8 @@ from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.delivery.bounce import Bounce, BouncedRecipient
 from bouncer.delivery.send_bounce import RefusedError, ThrottledError, TryAgainError
 from bouncer.limiter import SlotExpiredError
-from tests.integration.builders import (
-    BOUNCE_SENDER,
-    NOBODY,
-    SesServer,
-    bounce,
-    fail,
-    recipients_of,
-)
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
+from tests.integration.builders import SesServer, fail, recipients_of
 
 
 def at_once() -> None:

@@ -11,15 +11,14 @@ from bouncer.aws import stack_key
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import encode
 from functions.send import app
+from tests.fakes.bounces import NOBODY, bounce
 from tests.integration.builders import (
     BOUNCES,
-    NOBODY,
     QUEUE_KEY,
     Answer,
     Context,
     SesServer,
     bodies,
-    bounce,
     entry_of,
     fail,
 )

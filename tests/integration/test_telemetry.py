@@ -26,7 +26,8 @@ from bouncer.pseudonym import pseudonym
 from bouncer.settings import LogAddresses
 from bouncer_console.facts.mails import MailFacts, parse_line
 from local import dashboard
-from tests.integration.builders import ALICE, NOBODY, PAT, bounce
+from tests.fakes.bounces import NOBODY, bounce
+from tests.integration.builders import ALICE, PAT
 from tests.integration.conftest import Printed
 
 SERVICE = "my-stack"

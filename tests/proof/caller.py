@@ -26,12 +26,13 @@ from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.queue import SqsBounceQueue
 from bouncer.aws.send_bounce import SesSendBounce
 from bouncer.aws.slots import DynamoSlots
-from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
 from bouncer.delivery.queue import QueueUnavailableError, decode
 from bouncer.limiter import Limiter, Pace
+from tests.fakes.bounces import bounce
 
 INVOCATION = timedelta(seconds=20)
 """As long as an invocation lasts at most; a lease is hardly longer."""
@@ -63,21 +64,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     until: float
     """When the worker stops looking, on the monotonic clock."""
-
-
-def bounce_for(message_id: str) -> Bounce:
-    return Bounce(
-        message_id=message_id,
-        received_at=datetime.now(UTC),
-        bounce_sender="mailer-daemon@example.com",
-        recipients=(
-            BouncedRecipient(
-                recipient="nobody@example.com",
-                reason="unknown-recipient",
-                bounce_type=BounceType.DOES_NOT_EXIST,
-            ),
-        ),
-    )
 
 
 class _NotingLedger(DynamoLedger):
@@ -191,7 +177,7 @@ class Caller:
                 until = self._datetime() + INVOCATION
                 try:
                     fates = self.delivery.send_or_queue(
-                        bounce_for(message_id), owner=str(uuid4()), until=until
+                        bounce(message_id), owner=str(uuid4()), until=until
                     )
                 except (LedgerUnavailableError, QueueUnavailableError):
                     time.sleep(0.05)

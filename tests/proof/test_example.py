@@ -5,6 +5,7 @@ import sys
 from itertools import pairwise
 
 from local.stack import ROOT, running
+from tests.integration.builders import create_bounce_table
 
 PROCESSES, CALLS = 3, 3
 # The times are noted after the answers, which take a moment more or less each.
@@ -13,15 +14,7 @@ NOTED_AT_LEAST_APART = 0.7
 
 def test_three_processes_call_one_after_the_other() -> None:
     with running() as aws:
-        aws.client("dynamodb").create_table(
-            TableName="paces",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": k, "AttributeType": "S"} for k in ("pk", "sk")],
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        create_bounce_table(aws.client("dynamodb"), "paces")
         running_examples = [
             subprocess.Popen(
                 [sys.executable, "examples/paced_client.py", "paces", str(CALLS)],

@@ -22,6 +22,7 @@ from bouncer.delivery.ledger import BounceState
 from bouncer.limiter import Pace
 from local.aws.server import free_port
 from local.stack import ROOT, Aws, running
+from tests.integration.builders import create_bounce_table
 from tests.proof.caller import INVOCATION, Luck, Plan
 
 type Process = subprocess.Popen[bytes]
@@ -51,18 +52,7 @@ class Run:
         name = folder.name
         dynamodb, sqs = aws.client("dynamodb"), aws.client("sqs")
         self.table = f"bounces-{name}"
-        dynamodb.create_table(
-            TableName=self.table,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": "pk", "AttributeType": "S"},
-                {"AttributeName": "sk", "AttributeType": "S"},
-            ],
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-        )
+        create_bounce_table(dynamodb, self.table)
         visibility = {"VisibilityTimeout": str(int(INVOCATION.total_seconds()) + 5)}
         queue = sqs.create_queue(QueueName=f"bounces-{name}", Attributes=visibility)
         self.queue: str = queue["QueueUrl"]

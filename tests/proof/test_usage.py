@@ -8,9 +8,9 @@ import subprocess
 import sys
 from itertools import batched
 from pathlib import Path
-from typing import Any
 
 from local.stack import ROOT, running
+from tests.integration.builders import create_bounce_table, create_mailbox_table
 
 MAILS = 200
 DELETED, STAYING = 10_000, 3
@@ -19,23 +19,11 @@ PROCESSES = 20
 SIZE = 1000
 
 
-def _create_tables(dynamodb: Any) -> None:
-    for table, keys in (("bounces", ("pk", "sk")), ("mailboxes", ("address",))):
-        dynamodb.create_table(
-            TableName=table,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": k, "AttributeType": "S"} for k in keys],
-            KeySchema=[
-                {"AttributeName": k, "KeyType": t}
-                for k, t in zip(keys, ("HASH", "RANGE"), strict=False)
-            ],
-        )
-
-
 def test_concurrent_mails_cannot_overshoot_a_quota(tmp_path: Path) -> None:
     with running(outbox=tmp_path) as aws:
         dynamodb = aws.client("dynamodb")
-        _create_tables(dynamodb)
+        create_bounce_table(dynamodb, "bounces")
+        create_mailbox_table(dynamodb, "mailboxes")
         box = {
             "address": {"S": "busy@example.com"},
             "quota_bytes": {"N": str(ROOM_FOR * SIZE)},
@@ -76,7 +64,8 @@ def test_ten_thousand_deletions_at_once_give_every_byte_back_once(tmp_path: Path
     """By two environments, the function's MaximumConcurrency; the middle third comes to both."""
     with running(outbox=tmp_path) as aws:
         dynamodb = aws.client("dynamodb")
-        _create_tables(dynamodb)
+        create_bounce_table(dynamodb, "bounces")
+        create_mailbox_table(dynamodb, "mailboxes")
         sizes = [SIZE + number for number in range(DELETED + STAYING)]
         records = [
             {

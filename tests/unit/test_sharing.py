@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from bouncer import timing
-from bouncer.delivery.bounce import Bounce, BouncedRecipient, BounceType
+from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Terms
 from bouncer.delivery.delivery import Delivery
 from bouncer.limiter import Busy, Granted, Limiter, Pace
+from tests.fakes.bounces import bounce
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.queue import MemoryQueue
 from tests.fakes.slots import MemorySlots
@@ -86,25 +87,12 @@ class Worker:
     def work(self, bounces: int) -> int:
         """Deal with one batch; what is left of it."""
         self._number += 1
-        batch = {f"{self._number}-{n}": self._bounce(f"{self._number}-{n}") for n in range(bounces)}
+        names = [f"{self._number}-{n}" for n in range(bounces)]
+        batch = {name: bounce(name, received_at=self._now()) for name in names}
         until = self._now() + timedelta(seconds=SECONDS)
         _, again = self._delivery.send_batch(batch, owner=f"{id(self)}", until=until)
         self.handed_back += len(again)
         return len(again)
-
-    def _bounce(self, message_id: str) -> Bounce:
-        return Bounce(
-            message_id=message_id,
-            received_at=self._now(),
-            bounce_sender="mailer-daemon@example.com",
-            recipients=(
-                BouncedRecipient(
-                    recipient="nobody@example.com",
-                    reason="unknown-recipient",
-                    bounce_type=BounceType.DOES_NOT_EXIST,
-                ),
-            ),
-        )
 
 
 def share(asked: dict[str, int]) -> tuple[list[Call], InOrder, int]:

@@ -17,16 +17,14 @@ from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer.delivery.queue import encode
 from bouncer_console.main import app
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
 from tests.fakes.logs import FakeLogs
 from tests.integration.builders import (
-    BOUNCE_SENDER,
     BOUNCES,
     BUCKET,
     MAILBOXES,
-    NOBODY,
     PREFIX,
     QUEUE_KEY,
-    bounce,
     create_mailbox_table,
     ses_event,
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bouncer_console.main import app
-from tests.integration.builders import ALICE, NOBODY
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ALICE
 from tests.integration.console.builders import EVENTS, SHIPPED, bouncer, file, printed_json
 
 FUZZ = settings(

@@ -9,10 +9,8 @@ from typer.testing import CliRunner
 
 from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer_console.main import app
-from tests.integration.builders import (
-    NOBODY,
-    ses_event,
-)
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ses_event
 from tests.integration.console.builders import (
     NEED_A_STACK,
     Stack,

@@ -9,13 +9,8 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from local.stories import STORIES, Story
-from tests.integration.builders import (
-    ALICE,
-    MAILBOXES,
-    NOBODY,
-    put_mailbox,
-    ses_event,
-)
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ALICE, MAILBOXES, put_mailbox, ses_event
 from tests.integration.console.builders import (
     DROPS,
     EVENTS,

@@ -25,7 +25,8 @@ from bouncer.plan import Disposition, Plan
 from bouncer.policy.decide import Decision, Outcome
 from bouncer.settings import LogAddresses
 from bouncer_console.output import screen
-from tests.integration.builders import ALICE, BOUNCES, BUCKET, NOBODY, PAT, PREFIX, bounce
+from tests.fakes.bounces import NOBODY, bounce
+from tests.integration.builders import ALICE, BOUNCES, BUCKET, PAT, PREFIX
 from tests.integration.conftest import Printed
 from tests.integration.console.builders import (
     Stack,

@@ -13,10 +13,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from bouncer.mailboxes import utc_day
 from bouncer_console.output import stream_json, stream_table
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
-    NOBODY,
     create_mailbox_table,
     item,
     know_domain,

@@ -14,10 +14,10 @@ from bouncer.aws.directory import DynamoDirectory
 from bouncer.mailboxes import Mailbox
 from bouncer_console.mailbox import target
 from bouncer_console.mailbox.files import _cell, _rows, _without_formula, write_mailboxes
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
-    NOBODY,
     create_mailbox_table,
     item,
     mailbox_of,

@@ -17,7 +17,8 @@ from bouncer.delivery.bounce import WINDOW
 from bouncer.delivery.ledger import BounceState, LedgerEntry
 from bouncer.limiter import Pace
 from bouncer_console.queue import Chosen, Turn, WaitingBounce, forecast, grouped
-from tests.integration.builders import BOUNCES, NOBODY, entry_of
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import BOUNCES, entry_of
 from tests.integration.console.builders import (
     STACK,
     Stack,

@@ -19,7 +19,8 @@ from bouncer_console.facts.mails import MailFacts, merged, parse_line
 from bouncer_console.facts.pseudonymous import pseudonymous
 from bouncer_console.facts.totals import OverTime, Series, totals
 from bouncer_console.report.page import page
-from tests.integration.builders import NOBODY, PAT
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import PAT
 from tests.integration.console.builders import Stack, bouncer, error_of, printed_json, text_of
 
 NOW = datetime.now(UTC)

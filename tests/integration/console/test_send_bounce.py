@@ -12,14 +12,8 @@ from mypy_boto3_s3 import S3Client
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.delivery.bounce import STATUS, BounceType
 from bouncer.delivery.ledger import BounceState, LedgerEntry
-from tests.integration.builders import (
-    BOUNCE_SENDER,
-    BOUNCES,
-    NOBODY,
-    SesServer,
-    entry_of,
-    put_mail,
-)
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY
+from tests.integration.builders import BOUNCES, SesServer, entry_of, put_mail
 from tests.integration.conftest import Services
 from tests.integration.console.builders import (
     Stack,

@@ -17,7 +17,8 @@ from bouncer.mail_record import MailRecord, RecipientRecord
 from bouncer_console import status as console_status
 from bouncer_console.deployment import Deployment
 from bouncer_console.glance import COUNTS, Alarm, Glance, Glancer, Waiting
-from tests.integration.builders import ALICE, BOUNCES, NOBODY, put_mail
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ALICE, BOUNCES, put_mail
 from tests.integration.console.builders import (
     STACK,
     Stack,

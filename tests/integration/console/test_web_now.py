@@ -16,7 +16,8 @@ from bouncer_console import plots
 from bouncer_console.glance import Glance, Waiting
 from bouncer_console.glance import Series as Counted
 from bouncer_console.web.pages.now import over_time
-from tests.integration.builders import BOUNCES, NOBODY, entry_of
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import BOUNCES, entry_of
 from tests.integration.console.builders import STACK, Stack, dead_bounce
 from tests.unit.web.builders import Answer, Browser
 

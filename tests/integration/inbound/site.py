@@ -9,13 +9,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from functions.inbound import app
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
-    BOUNCE_SENDER,
     BOUNCES,
-    BUCKET,
-    MAILBOXES,
-    NOBODY,
-    PREFIX,
     Answer,
     Context,
     SesServer,
@@ -47,18 +43,7 @@ class Site:
         """Of what was put into a queue; it is there at once all the same."""
         events: Any = self.sqs.meta.events
         events.register("before-parameter-build.sqs.SendMessage", self._without_delay)
-        self.configure(
-            BOUNCE_TABLE=BOUNCES,
-            PACE_TABLE=BOUNCES,
-            BOUNCE_QUEUE_URL=self.bounce_queue,
-            BOUNCE_SENDER=BOUNCE_SENDER,
-            MODE="enforce",
-            REFUSED_MAIL_STOPS="rule-set",
-            EVENT_DEAD_LETTER_QUEUE_URL=self.event_queue,
-            MAILBOX_TABLE=MAILBOXES,
-            MAIL_BUCKET=BUCKET,
-            MAIL_PREFIX=PREFIX,
-        )
+        self.configure(**services.environment())
 
     def configure(self, **variables: str) -> None:
         """A cold start with these variables, beside those that are set."""

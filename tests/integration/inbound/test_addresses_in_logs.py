@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.builders import ALICE, NOBODY, put_mail, put_mailbox
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ALICE, put_mail, put_mailbox
 from tests.integration.inbound.site import (
     Site,
     break_directory,

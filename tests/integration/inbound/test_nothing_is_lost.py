@@ -6,7 +6,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bouncer.mailboxes import DirectoryUnavailableError
-from tests.integration.builders import NOBODY, Answer, fail, ses_event
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import Answer, fail, ses_event
 from tests.integration.inbound.site import BREAKS, Site, break_directory
 
 RETRIED = "Event"

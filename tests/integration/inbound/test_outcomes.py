@@ -5,16 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.integration.builders import (
-    ALICE,
-    BOUNCE_SENDER,
-    BOUNCES,
-    NOBODY,
-    put_mail,
-    put_mailbox,
-    recipients_of,
-    stored,
-)
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY
+from tests.integration.builders import ALICE, BOUNCES, put_mail, put_mailbox, recipients_of, stored
 from tests.integration.inbound.site import Site
 
 

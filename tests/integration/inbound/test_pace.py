@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.integration.builders import NOBODY, recipients_of, requests_of, ses_event
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import recipients_of, requests_of, ses_event
 from tests.integration.inbound.site import Site
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.builders import BUCKET, NOBODY, PREFIX, Answer, fail, put_mail
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import BUCKET, PREFIX, Answer, fail, put_mail
 from tests.integration.inbound.site import Site
 
 

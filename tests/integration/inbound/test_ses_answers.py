@@ -3,7 +3,8 @@
 import pytest
 
 from bouncer.aws import clients
-from tests.integration.builders import NOBODY, entry_of, recipients_of
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import entry_of, recipients_of
 from tests.integration.inbound.site import TO_THE_MAILBOX, AppConfig, Site
 
 

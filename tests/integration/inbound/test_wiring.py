@@ -7,7 +7,8 @@ import pytest
 from bouncer.aws import clients
 from bouncer.settings import SettingsError
 from functions.inbound import app
-from tests.integration.builders import ALICE, NOBODY, put_mail, put_mailbox, ses_event
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import ALICE, put_mail, put_mailbox, ses_event
 from tests.integration.inbound.site import AppConfig, Site
 
 

@@ -8,7 +8,7 @@ from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.fate import Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.delivery.send_bounce import ThrottledError
-from tests.integration.builders import NOBODY
+from tests.fakes.bounces import NOBODY
 from tests.unit.delivery.world import ANSWER, World, ages, failing, mail, states
 
 

@@ -5,7 +5,7 @@ import pytest
 from bouncer.delivery.fate import Incident
 from bouncer.delivery.ledger import SETTLED, BounceState
 from bouncer.guards import GuardName, OtherReason
-from tests.integration.builders import NOBODY
+from tests.fakes.bounces import NOBODY
 from tests.unit.delivery.world import World, mail, states
 
 

@@ -7,7 +7,7 @@ import pytest
 from bouncer import timing
 from bouncer.delivery.fate import Incident
 from bouncer.delivery.ledger import SETTLED, BounceState
-from tests.integration.builders import NOBODY
+from tests.fakes.bounces import NOBODY
 from tests.unit.delivery.world import RUN, World, ages, mail, states
 
 

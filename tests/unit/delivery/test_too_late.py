@@ -4,7 +4,7 @@ import pytest
 
 from bouncer.delivery.ledger import BounceState
 from bouncer.guards import OtherReason
-from tests.integration.builders import NOBODY
+from tests.fakes.bounces import NOBODY
 from tests.unit.delivery.world import PACE, RUN, TOO_OLD, World, mail, states
 
 

@@ -15,10 +15,10 @@ from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableE
 from bouncer.delivery.queue import QueueUnavailableError
 from bouncer.delivery.send_bounce import TryAgainError
 from bouncer.limiter import Busy, Granted, Limiter, Pace, SlotsUnavailableError
+from tests.fakes.bounces import NOBODY, bounce
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.queue import MemoryQueue
 from tests.fakes.slots import MemorySlots
-from tests.integration.builders import NOBODY, bounce
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PACE = Pace()

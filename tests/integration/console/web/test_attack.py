@@ -10,7 +10,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from bouncer_console import ip_filters
 from bouncer_console.policy_in_force import InForce
 from bouncer_console.web.text import link
-from tests.integration.builders import NOBODY, PAT
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import PAT
 from tests.integration.console.builders import POLICY, Stack
 from tests.integration.console.test_ip_filters import Ses
 from tests.unit.web.builders import Answer, Browser

@@ -17,7 +17,8 @@ from bouncer.mail_record import MailRecord, RecipientRecord
 from bouncer.policy.load import load_file
 from bouncer_console.web.pages.mail import SHOWN
 from bouncer_console.web.site import LocalBounce
-from tests.integration.builders import BOUNCES, BUCKET, NOBODY, PAT, PREFIX
+from tests.fakes.bounces import NOBODY
+from tests.integration.builders import BOUNCES, BUCKET, PAT, PREFIX
 from tests.integration.console.builders import SHIPPED, Stack, settle
 from tests.unit.web.builders import Answer, Browser, LocalMail
 
