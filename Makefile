@@ -17,6 +17,8 @@ PYTEST := $(BIN)/pytest
 E2E := $(PYTEST) -n $(DEPLOYMENTS) --dist loadfile --no-loadscope-reorder tests/e2e
 
 export SAM_CLI_TELEMETRY := 0
+# A run starts hundreds of Python processes: what the first has compiled, the others read.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release audit check-policy schema dashboard commands pictures lock clean
 

@@ -2,12 +2,14 @@
 
 from hypothesis import HealthCheck, settings
 
+from tests.soak import many
+
 settings.register_profile(
     "repeatable",
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=100,
+    max_examples=many(40, soak=1000),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")

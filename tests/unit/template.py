@@ -6,9 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+import yaml
 
 from bouncer.aws.telemetry import BY_OUTCOME, BY_STATE, DOMAIN_UNKNOWN, FOUND, SENDER_NOT_TOLD
 from bouncer.delivery.fate import Incident
@@ -18,32 +16,30 @@ TEMPLATE = ROOT / "template.yaml"
 type Properties = dict[str, Any]
 
 
-class _Constructor(SafeConstructor):
+class _Loader(yaml.CSafeLoader):
     """YAML with CloudFormation's short tags, spelled out as its JSON has them."""
 
 
-def _tag(constructor: SafeConstructor, suffix: str, node: Node) -> dict[str, Any]:
+def _tag(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
     name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
     value: Any
-    if isinstance(node, ScalarNode):
-        value = constructor.construct_scalar(node)
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
         if suffix == "GetAtt":
             value = value.split(".", 1)
-    elif isinstance(node, MappingNode):
-        value = constructor.construct_mapping(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
     else:
-        value = constructor.construct_sequence(node, deep=True)
+        value = loader.construct_sequence(node, deep=True)
     return {name: value}
 
 
-_Constructor.add_multi_constructor("!", _tag)
+_Loader.add_multi_constructor("!", _tag)
 
 
 @cache
 def template() -> dict[str, Any]:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
-    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"))
+    loaded: dict[str, Any] = yaml.load(TEMPLATE.read_text("utf-8"), _Loader)  # noqa: S506  (a safe one)
     return loaded
 
 

@@ -12,6 +12,7 @@ from bouncer.budget import UNCLEAR, client_network, counters, registrable_domain
 from bouncer.headers import Header
 from bouncer.policy.file import BudgetSection
 from bouncer.proof import own_base_address
+from tests.soak import many
 from tests.unit.builders import SENDER, mail_of, received
 
 
@@ -120,7 +121,7 @@ SUFFIXES = [
 @example(labels=["a", "city"], suffix="kobe.jp", encoded=False)
 @example(labels=["a", "b"], suffix="香港", encoded=True)
 @example(labels=["a"], suffix="公司.香港", encoded=True)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=many(100, soak=3000))
 def test_one_top_level_domains_suffixes_say_what_the_whole_list_says(
     labels: list[str], suffix: str, encoded: bool
 ) -> None:

@@ -15,6 +15,7 @@ from bouncer.guards import OtherReason
 from bouncer.message import InboundMessage, MalformedEventError, parse_event
 from bouncer.policy.load import load
 from bouncer.proof import is_proven, prove
+from tests.soak import many
 from tests.unit.builders import ROOT, SHIPPED_POLICY, event, plan
 
 SEEDS = [
@@ -23,7 +24,7 @@ SEEDS = [
     if path.stem != "malformed"
 ]
 SHIPPED = load(SHIPPED_POLICY.read_text("utf-8"))
-EACH = 1000
+EACH = many(250, soak=5000)
 
 VALUES: list[Any] = [
     *(None, True, 0, -1, 1e308, 2**70, "", [], {}, [[]], {"status": None}),

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def modules(files: list[Path], root: Path) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", files, ids=ids)
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """The modules that a file imports when it runs, also those inside of functions."""
-    return set(_imports(ast.parse(path.read_text("utf-8"))))
+    return frozenset(_imports(ast.parse(path.read_text("utf-8"))))
 
 
 def _imports(node: ast.AST) -> Iterator[str]:

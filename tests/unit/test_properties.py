@@ -29,6 +29,7 @@ from bouncer.policy.decide import Outcome, Policy, decide, trials
 from bouncer.policy.load import load
 from bouncer.proof import is_proven, prove
 from bouncer.text import VARIABLES, clean, fill
+from tests.soak import many
 from tests.unit.builders import (
     IDENTITY,
     NOW,
@@ -382,7 +383,7 @@ any_facts = st.builds(
     known=st.lists(any_facts, min_size=1, max_size=5),
     sought=st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=many(100, soak=3000))
 def test_deciding_for_all_at_once_is_what_explain_tells_of_each(
     rules: Policy, mail: InboundMessage, known: list[Facts], sought: bool
 ) -> None:
