@@ -12,7 +12,6 @@ BENCH := .local/bench-packages
 # file by file in several, each with a deployment of its own. What is timed runs alone.
 PROCESSES ?= auto
 DEPLOYMENTS ?= 2
-FAST := unit contract integration sim
 PYTEST := $(BIN)/pytest
 E2E := $(PYTEST) -n $(DEPLOYMENTS) --dist loadfile --no-loadscope-reorder tests/e2e
 
@@ -20,7 +19,7 @@ export SAM_CLI_TELEMETRY := 0
 # A run starts hundreds of Python processes: what the first has compiled, the others read.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo local invoke test unit integration e2e weather proof lint sim bench build release audit check-policy schema dashboard commands pictures lock clean
+.PHONY: help setup demo local invoke test unit integration e2e soak weather proof lint sim bench build release audit check-policy schema dashboard commands pictures lock clean
 
 help:  ## What there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,10 +44,8 @@ invoke: $(READY)  ## sam local invoke in Lambda's container: make invoke EVENT=e
 	@test -n "$(EVENT)" || { echo "name an event: make invoke EVENT=events/unknown-recipient.json"; exit 2; }
 	@$(BIN)/python -m local.docker "$(EVENT)"
 
-test: $(READY)  ## Every test: first the fast ones, and then, if they pass, those of what is deployed
-	@$(PYTEST) -n $(PROCESSES) $(FAST:%=tests/%)
-	@$(E2E)
-	@$(PYTEST) tests/proof
+test: $(READY)  ## Every test: the fast ones beside those of what is deployed, then what is timed
+	@exec $(BIN)/python -m local.tests $(PROCESSES) $(DEPLOYMENTS)
 
 unit: $(READY)  ## The tests of pure code (half a minute)
 	@$(PYTEST) -n $(PROCESSES) tests/unit
@@ -58,6 +55,9 @@ integration: $(READY)  ## The tests of adapters, handlers and the command, with 
 
 e2e: $(READY)  ## The tests of what is built and deployed, on AWS on this machine
 	@$(E2E)
+
+soak: $(READY)  ## Thousands of examples, events and worlds where `make test` takes some (an hour)
+	@SOAK=1 $(PYTEST) -n $(PROCESSES) tests/unit tests/contract tests/integration tests/sim
 
 weather: $(READY)  ## Every weather of AWS on this machine, killed processes and all (three quarters of an hour)
 	@ALL_WEATHER=1 $(PYTEST) --log-cli-level=INFO tests/e2e/test_weather.py

@@ -1,4 +1,4 @@
-"""Some hundreds of worlds, in which every promise is kept; `make sim` runs more."""
+"""Many worlds, in which every promise is kept; `make sim` and `make soak` run more."""
 
 import hashlib
 import os
@@ -10,10 +10,11 @@ import pytest
 from sim.mutations import by_name, mutated
 from sim.replay import shortest, story
 from sim.run import run
+from tests.soak import many
 from tests.unit.builders import ROOT
 
-WORLDS = 240
-_CHUNK = 30
+WORLDS = many(96, soak=3000)
+_CHUNK = 12
 
 
 @pytest.mark.parametrize("first", range(0, WORLDS, _CHUNK))
@@ -28,7 +29,7 @@ def test_every_promise_is_kept(virtual_time: None, first: int) -> None:
 
 
 def test_the_worlds_are_not_all_kind(virtual_time: None) -> None:
-    fell = {name for seed in range(60) for name in run(seed).fell}
+    fell = {name for seed in range(24) for name in run(seed).fell}
     assert {"killed", "frozen", "answer-lost", "ses-answer-lost", "error", "message-twice"} <= fell
 
 
@@ -44,7 +45,7 @@ print(hashlib.sha256("\\n".join(lines).encode()).hexdigest())
 def test_a_seed_has_one_story_whatever_the_hash_seed_is(virtual_time: None) -> None:
     lines = [line for seed in (0, 3, 12, 40) for line in run(seed, traced=True).trace]
     here = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    for hash_seed in ("0", "1", "4711"):
+    for hash_seed in ("0", "4711"):
         told = subprocess.run(
             [sys.executable, "-c", _DIGEST],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
