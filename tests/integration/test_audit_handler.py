@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from functions.inbound import app, audit
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
     BOUNCES,
     BUCKET,
     MAILBOXES,
-    NOBODY,
     PREFIX,
     Answer,
     Context,

@@ -32,9 +32,7 @@ def ids(site: Site, first_call: int) -> list[str]:
         return [*pool.map(lambda sender: site.mail("nobody@example.com", sender=sender), senders)]
 
 
-def test_mails_at_once_come_back_one_a_second(
-    site: Site, first_call: int, ids: list[str]
-) -> None:
+def test_mails_at_once_come_back_one_a_second(site: Site, first_call: int, ids: list[str]) -> None:
     def calls() -> list[dict[str, Any]]:
         return site.aws.listing("bounces")[first_call:]
 

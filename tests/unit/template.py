@@ -16,7 +16,7 @@ TEMPLATE = ROOT / "template.yaml"
 type Properties = dict[str, Any]
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(yaml.CSafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML with CloudFormation's short tags, spelled out as its JSON has them."""
 
 
