@@ -17,18 +17,16 @@ from functions.inbound import audit
 from functions.receipt_rules import app as rules
 from functions.send import app as send
 from functions.usage import app as usage
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
     BOUNCES,
     BUCKET,
     MAILBOXES,
-    NOBODY,
     PREFIX,
     Answer,
     Context,
     SesServer,
-    bounce,
     fail,
     know_domain,
     put_mail,

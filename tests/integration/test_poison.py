@@ -10,17 +10,15 @@ from bouncer.delivery.queue import encode
 from functions.inbound import audit
 from functions.send import app as send
 from functions.usage import app as usage
+from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
 from tests.integration.builders import (
     ALICE,
-    BOUNCE_SENDER,
     BOUNCES,
     MAILBOXES,
-    NOBODY,
     PREFIX,
     QUEUE_KEY,
     Context,
     SesServer,
-    bounce,
     entry_of,
     item,
     know_domain,
