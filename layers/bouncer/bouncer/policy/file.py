@@ -250,12 +250,20 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
 _ERRORS_AT_MOST = 50
 
 
+# tomllib's time grows with the square of a key's parts: 200 kB of them take minutes.
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DEEP_KEY = re.compile(rf"(?<![A-Za-z0-9_.\"'-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{100}}")
+
+
 def _parse(text: str, origin: str) -> dict[str, Any]:
     text = text.removeprefix("\ufeff")
     try:
         if text.lstrip().startswith("{"):
             decoded: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
             return decoded
+        if (deep := _DEEP_KEY.search(text)) is not None:
+            at = text.count("\n", 0, deep.start()) + 1
+            raise PolicyError(f"{origin}:{at}: cannot be read: no key has so many dots")
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         unclosed = unclosed_string(text)
