@@ -134,7 +134,9 @@ def run(what: str, command: Sequence[str], port: int) -> Figure:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{what} ended with {process.returncode}")
-    return Figure(what, first, time.monotonic() - started, used.ru_maxrss / 1000, lines)
+    figure = Figure(what, first, time.monotonic() - started, used.ru_maxrss / 1000, lines)
+    say(f"{what}: {figure.whole:.0f} s, {figure.megabytes:.0f} MB", "dim")
+    return figure
 
 
 def main(
