@@ -113,7 +113,7 @@ def _handled(aws: Aws, outputs: dict[str, str], recipient: str) -> tuple[str, li
     head = f"From: pat@sender.example\r\nTo: {recipient}\r\nMessage-ID: <1@sender.example>\r\n"
     mail = f"{head}Subject: Hello <b>\r\n\r\nHello\r\n".encode()
     message_id = web.LocalMail(aws).send("pat@sender.example", [recipient], mail)
-    until(lambda: log_line(aws, outputs, message_id), "no decision in the log")
+    until(lambda: log_line(aws, outputs, message_id), "no decision in the log", 300)
     pages = (
         aws.client("logs")
         .get_paginator("filter_log_events")
