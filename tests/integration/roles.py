@@ -161,8 +161,8 @@ def _chosen(condition: dict[str, Any], *, renamed: bool) -> dict[str, Any]:
         return condition
     (name, kept, otherwise) = condition["Fn::If"]
     assert name == "FieldsKeepTheirNames"
-    chosen: dict[str, Any] = otherwise if renamed else kept
-    return chosen
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    return {} if renamed else dict(kept)
 
 
 def _table(resource: Any) -> str:

@@ -192,12 +192,6 @@ FORBIDDEN: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("a whole mailbox", "InboundRole", "GetItem", MAILBOX),
     (
-        "whole mailboxes",
-        "InboundRole",
-        "BatchGetItem",
-        {"RequestItems": {MAILBOXES: {"Keys": [MAILBOX["Key"]]}}},
-    ),
-    (
         "a password hash in a table of the user's own",
         "AuditRole",
         "BatchGetItem",
