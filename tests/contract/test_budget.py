@@ -52,10 +52,12 @@ class At:
         return self.budget.charge(mail_of(sender, *headers), told, section, until=until)
 
 
-@pytest.fixture(params=["in memory", "in DynamoDB"])
+@pytest.fixture(params=["in memory", "in DynamoDB", "simulated"])
 def at(request: pytest.FixtureRequest) -> At:
     if request.param == "in memory":
         return At(MemoryBudget)
+    if request.param == "simulated":
+        return At(in_dynamodb(request.getfixturevalue("simulated")(NOON.timestamp()).dynamodb))
     return At(in_dynamodb(request.getfixturevalue("dynamodb")))
 
 

@@ -50,7 +50,6 @@ class _Memory:
 
 class _Dynamo:
     def __init__(self, client: DynamoDBClient, at: "At") -> None:
-        watch(client)
         self._client = client
         self.usage = DynamoUsage(
             client,
@@ -113,9 +112,16 @@ class At:
         return self.mailbox().used_bytes
 
 
-@pytest.fixture(params=["in memory", "in DynamoDB"])
+@pytest.fixture(params=["in memory", "in DynamoDB", "simulated"])
 def at(request: pytest.FixtureRequest) -> At:
-    at = At(None if request.param == "in memory" else request.getfixturevalue("dynamodb"))
+    client: Any = None
+    if request.param == "in DynamoDB":
+        client = request.getfixturevalue("dynamodb")
+    elif request.param == "simulated":
+        client = request.getfixturevalue("simulated")(NOON.timestamp()).dynamodb
+    if client is not None:
+        watch(client)
+    at = At(client)
     at.put(ALICE, quota_bytes=1000)
     return at
 

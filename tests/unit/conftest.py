@@ -9,7 +9,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=many(40, soak=1000),
+    max_examples=many(25, soak=1000),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")

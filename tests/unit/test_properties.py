@@ -383,7 +383,7 @@ any_facts = st.builds(
     known=st.lists(any_facts, min_size=1, max_size=5),
     sought=st.booleans(),
 )
-@settings(max_examples=many(100, soak=3000))
+@settings(max_examples=many(60, soak=3000))
 def test_deciding_for_all_at_once_is_what_explain_tells_of_each(
     rules: Policy, mail: InboundMessage, known: list[Facts], sought: bool
 ) -> None:
