@@ -236,7 +236,9 @@ def parse_notice(text: str) -> InboundMessage | None:
             it is an object that nobody can read.
     """
     try:
-        told = _whole_characters(json.loads(text))
+        told = json.loads(text)
+        if "\\u" in text or not text.isascii():  # what else has no halves
+            told = _whole_characters(told)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{"):
             raise MalformedEventError(f"not an SES receipt notice: {error}") from error
