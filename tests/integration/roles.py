@@ -1,7 +1,7 @@
 """What a function's role lets it ask of DynamoDB, by the template, item by item.
 
-AWS on this machine and moto know neither leading keys nor attributes. So every call that a function
-makes in a test is held against the statements of its role here, by the rules that AWS documents:
+Neither AWS on this machine nor moto knows leading keys, or the attributes of a write. So every
+call that a function makes in a test is held against its role here, by the rules that AWS documents:
 docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 """
 
