@@ -18,8 +18,8 @@ PYTEST = (sys.executable, "-m", "pytest", "-q")
 
 
 def fast(processes: str) -> list[str]:
-    """What neither deploys nor starts AWS: test by test, in several processes."""
-    return [*PYTEST, "-n", processes, *(f"tests/{each}" for each in FAST)]
+    """What neither deploys nor starts AWS: test by test, in several processes, after the others."""
+    return ["nice", "-n", "10", *PYTEST, "-n", processes, *(f"tests/{each}" for each in FAST)]
 
 
 def deployed(processes: str) -> list[str]:
