@@ -95,8 +95,9 @@ asked for by CloudFormation in the caller's name, unless the stack has such a ro
 machine sees that.
 
 A *stack* is its CloudFormation stack; *functions*, *queues*, *roles*, *dead letters* are the
-stack's own; *mail* is what it stored below `MailPrefix`; *policy* is its AppConfig application; a
-name such as `BounceTable` is an output of the stack; *anything* stands where IAM knows no resource.
+stack's own, *given back* the queues that dead letters go back to; *mail* is what it stored below
+`MailPrefix`; *policy* is its AppConfig application; a name such as `BounceTable` is an output of
+the stack; *anything* stands where IAM knows no resource.
 
 | command | may |
 |---|---|

@@ -4,6 +4,7 @@ The tests run each command as a user who may do this and nothing else, and compa
 asked for with what is listed here.
 """
 
+import contextlib
 import string
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -132,7 +133,7 @@ _REDRIVE = (
     _FIND,
     _LOOK_AT_DEAD_LETTERS,
     _may("dead letters", "sqs:DeleteMessage"),
-    _may("BounceQueue", "sqs:SendMessage"),
+    _may("given back", "sqs:SendMessage"),
     _may("InboundFunction", "lambda:InvokeFunction"),
 )
 _DROP = (
@@ -251,6 +252,11 @@ PERMISSIONS = {name: _all_of(*needed) for name, needed in _BY_COMMAND.items()}
 _SHAPES: dict[str, tuple[str, ...]] = {
     "*": ("*",),
     "BounceQueue": ("arn:{partition}:sqs:{region}:{account}:{BounceQueue}",),
+    "given back": (
+        "arn:{partition}:sqs:{region}:{account}:{BounceQueue}",
+        "arn:{partition}:sqs:{region}:{account}:{AuditQueue}",
+        "arn:{partition}:sqs:{region}:{account}:{UsageQueue}",
+    ),
     "BounceTable": ("arn:{partition}:dynamodb:{region}:{account}:table/{BounceTable}",),
     "InboundFunction": ("arn:{partition}:lambda:{region}:{account}:function:{InboundFunction}",),
     "MailBucket": ("arn:{partition}:s3:::{MailBucket}",),
@@ -260,6 +266,8 @@ _SHAPES: dict[str, tuple[str, ...]] = {
     "dead letters": (
         "arn:{partition}:sqs:{region}:{account}:{BounceDeadLetterQueue}",
         "arn:{partition}:sqs:{region}:{account}:{EventDeadLetterQueue}",
+        "arn:{partition}:sqs:{region}:{account}:{AuditDeadLetterQueue}",
+        "arn:{partition}:sqs:{region}:{account}:{UsageDeadLetterQueue}",
     ),
     "functions": ("arn:{partition}:lambda:{region}:{account}:function:{stack}-*",),
     "identities": ("arn:{partition}:ses:{region}:{account}:identity/*",),
@@ -295,10 +303,11 @@ class Arns:
 
     def of(self, on: str) -> list[str]:
         """The ARNs of one kind of thing; none where the stack has no such thing."""
-        try:
-            return [shape.format_map(self._names) for shape in _SHAPES[on]]
-        except KeyError:
-            return []
+        found = []
+        for shape in _SHAPES[on]:
+            with contextlib.suppress(KeyError):
+                found.append(shape.format_map(self._names))
+        return found
 
 
 def _deployed(deployment: Deployment) -> dict[str, str]:

@@ -219,14 +219,19 @@ SWITCHED: dict[str, Callable[[Operator, Site], object]] = {
     "rules sync": lambda him, _: him.run("--yes"),
 }
 
-_POLICY_IN_APPCONFIG = {"appconfig:GetLatestConfiguration", "appconfig:StartConfigurationSession"}
+# A policy in AppConfig; the records of mails that are half an hour old.
+_DOCTOR = {
+    "appconfig:GetLatestConfiguration",
+    "appconfig:StartConfigurationSession",
+    "dynamodb:Query",
+}
 NOT_ASKED_FOR_HERE = {
     "status": {"s3:ListBucket"},  # S3's own question: is it not there, or not for him?
     # An interrupted query, a log with hashes, a mail whose bounce is under way.
     "find": {"logs:StopQuery", "dynamodb:GetItem", "dynamodb:Query"},
     "report": {"logs:StopQuery"},
-    "doctor": _POLICY_IN_APPCONFIG,
-    "mode": _POLICY_IN_APPCONFIG,
+    "doctor": _DOCTOR,
+    "mode": _DOCTOR,
     # More than 500 addresses, and fewer again.
     "rules sync": {"ses:CreateReceiptRule", "ses:DeleteReceiptRule"},
 }
