@@ -28,21 +28,6 @@ def _deploy(site: Site, **parameters: str) -> Site:
     return Site(aws=site.aws, outputs=outputs)
 
 
-def test_refused_mail_is_marked_and_the_bucket_lets_it_expire(other: Site) -> None:
-    """With its tag and no other, which is all that the role may write."""
-    site = other.switch(RefusedMailDays="3")
-    s3, bucket = site.client("s3"), site.outputs["MailBucket"]
-    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    assert (rule["Status"], rule["Expiration"]) == ("Enabled", {"Days": 3})
-    tags = {}
-    for recipients in (("nobody@example.com",), ("alice@example.com", "nobody@example.com")):
-        message_id = site.mail(*recipients)
-        site.decided(message_id)
-        answer = s3.get_object_tagging(Bucket=bucket, Key=f"mail/{message_id}")
-        tags[len(recipients)] = answer["TagSet"]
-    assert tags == {1: [{"Key": "ses-bouncer", "Value": "refused"}], 2: []}
-
-
 def test_a_mailbox_table_of_the_users_own_with_other_names(other: Site) -> None:
     """Read only, under the user's attribute names; usage is his."""
     dynamodb = other.client("dynamodb")
