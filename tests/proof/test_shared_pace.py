@@ -33,11 +33,7 @@ def domains(site: Site) -> Iterator[tuple[str, str]]:
         ReceiptRuleName=SECOND,
         Recipients=two,
     )
-    for command in (
-        ("mailbox", "import", str(stack.MAILBOXES)),
-        ("mailbox", "add", f"@{two}"),
-        ("mode", "enforce"),
-    ):
+    for command in (("mailbox", "add", f"alice@{two}", "--domain"), ("mode", "enforce")):
         done = run(site, *command, "--stack", SECOND)
         assert done.returncode == 0, done.stdout + done.stderr
     yield one, two
