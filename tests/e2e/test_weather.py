@@ -225,7 +225,7 @@ def test_every_sender_is_told_while_processes_are_killed(weather: Site, seed: in
 )
 def test_every_sender_is_told_in_other_weather(weather: Site, forecast: str) -> None:
     passed = mail_through(weather, forecast)
-    assert passed.befell.total() >= 10, "it came to nobody; that proves nothing"
+    assert passed.befell.total() >= 5, "it came to nobody; that proves nothing"
     nothing_vanished(weather, passed)
     assert max(map(len, passed.bounces.values())) <= 2
 
