@@ -1,5 +1,7 @@
 """What is stored: encrypted, private, for as long as it is said, and not lost with the stack."""
 
+from typing import Any
+
 import pytest
 
 from tests.unit.template import FUNCTIONS, QUEUES, environment, resources, template
@@ -64,15 +66,23 @@ def test_events_that_failed_end_in_the_same_queue_either_way() -> None:
     assert kept == {"Ref": "EventDeadLetterQueue"}
 
 
-def test_queues_of_bounces_and_events_refuse_plain_http() -> None:
-    policy = resources("AWS::SQS::QueuePolicy")["QueuesOverTls"]
-    (statement,) = policy["PolicyDocument"]["Statement"]
-    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
-    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-    covered = {each["Ref"] for each in policy["Queues"]}
-    assert covered == {each["Fn::GetAtt"][0] for each in statement["Resource"]}
-    fed_by_a_service = {"AuditQueue", "UsageQueue", "UsageDeadLetterQueue"}
-    assert covered == set(QUEUES) - fed_by_a_service
+def test_every_queue_refuses_plain_http() -> None:
+    covered = set()
+    for policy in resources("AWS::SQS::QueuePolicy").values():
+        statements = _always(policy["PolicyDocument"]["Statement"])
+        (denial,) = (each for each in statements if each["Effect"] == "Deny")
+        assert (denial["Principal"], denial["Action"]) == ("*", "sqs:*")
+        assert denial["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        over = denial["Resource"] if isinstance(denial["Resource"], list) else [denial["Resource"]]
+        denied = {each["Fn::GetAtt"][0] for each in over}
+        assert denied == {each["Ref"] for each in policy["Queues"]}
+        covered |= denied
+    assert covered == set(QUEUES)
+
+
+def _always(statements: list[Any]) -> list[Any]:
+    """As they are where no condition takes one away."""
+    return [each["Fn::If"][1] if "Fn::If" in each else each for each in statements]
 
 
 @pytest.mark.parametrize("name", ["MailboxTable", "BounceTable", "MailBucket"])
