@@ -17,7 +17,6 @@ from bouncer.mail_record import MailRecord, RecipientRecord
 from local.aws.faults import Door
 from local.aws.weather import Process, Step, Weather
 
-UNTIL = datetime.now(UTC) + timedelta(minutes=1)
 WEEK = timedelta(days=7)
 UPDATE = b"DynamoDB_20120810.UpdateItem"
 
@@ -33,9 +32,13 @@ class Recorder:
         return {}
 
 
+def soon() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
 def claim(client: Any) -> None:
     ledger = DynamoLedger(client, "bounces", retention=WEEK)
-    ledger.claim("m1", {"nobody@example.com": "unknown-recipient"}, owner="o", until=UNTIL)
+    ledger.claim("m1", {"nobody@example.com": "unknown-recipient"}, owner="o", until=soon())
 
 
 def settle(client: Any) -> None:
@@ -45,13 +48,13 @@ def settle(client: Any) -> None:
         state=BounceState.SENT,
         reason="unknown-recipient",
     )
-    DynamoLedger(client, "bounces", retention=WEEK).settle([entry], owner="o", until=UNTIL)
+    DynamoLedger(client, "bounces", retention=WEEK).settle([entry], owner="o", until=soon())
 
 
 def record(client: Any) -> None:
     whose = frozenset({RecipientRecord("nobody@example.com", "bounce", "unknown-recipient")})
     DynamoMailRecords(client, "bounces", retention=WEEK).add(
-        MailRecord(message_id="m1", received_at=UNTIL, recipients=whose), until=UNTIL
+        MailRecord(message_id="m1", received_at=soon(), recipients=whose), until=soon()
     )
 
 

@@ -37,8 +37,6 @@ from tests.integration.console.builders import (
     text_of,
 )
 
-NOW = datetime.now(UTC)
-
 
 class Writer:
     """Writes a function's lines into the stack's log."""
@@ -70,7 +68,7 @@ class Writer:
     ) -> None:
         mail = InboundMessage(
             message_id=message_id,
-            received_at=NOW - timedelta(minutes=minutes_ago),
+            received_at=datetime.now(UTC) - timedelta(minutes=minutes_ago),
             source=sender,
             recipients=tuple(each.recipient for each in decisions),
             headers=(Header("Message-ID", header),),
@@ -87,7 +85,7 @@ class Writer:
         lines = self._printed.lines
         for each in lines[self._written :]:
             text = json.dumps(each, ensure_ascii=False)
-            self.stack.logs.add(NOW - timedelta(minutes=minutes_ago), text)
+            self.stack.logs.add(datetime.now(UTC) - timedelta(minutes=minutes_ago), text)
         self._written = len(lines)
 
 
@@ -200,7 +198,7 @@ def test_without_addresses_records_and_stored_mails_are_asked(
         records.add(
             MailRecord(
                 message_id=message_id,
-                received_at=NOW,
+                received_at=datetime.now(UTC),
                 recipients=frozenset({RecipientRecord(recipient, outcome, reason)}),
             ),
             until=datetime.now(UTC) + timedelta(minutes=1),

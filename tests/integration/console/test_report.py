@@ -23,7 +23,7 @@ from tests.fakes.bounces import NOBODY
 from tests.integration.builders import PAT
 from tests.integration.console.builders import Stack, bouncer, error_of, printed_json, text_of
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 def line(message_id: str, *recipients: dict[str, Any], **fields: Any) -> str:
@@ -65,8 +65,8 @@ def log(stack: Stack) -> Stack:
         line("msg7", to("late@example.com", dry_run=True, state=None, reason="new-rule")),
     )
     for number, each in enumerate(lines):
-        stack.logs.add(NOW - timedelta(minutes=10 + number), each)
-    stack.logs.add(NOW - timedelta(days=3), line("old", to()))
+        stack.logs.add(datetime.now(UTC) - timedelta(minutes=10 + number), each)
+    stack.logs.add(datetime.now(UTC) - timedelta(days=3), line("old", to()))
     return stack
 
 

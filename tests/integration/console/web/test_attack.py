@@ -16,7 +16,6 @@ from tests.integration.console.builders import POLICY, Stack
 from tests.integration.console.test_ip_filters import Ses
 from tests.unit.web.builders import Answer, Browser
 
-NOW = datetime.now(UTC)
 EVIL = '"><img src=x onerror=alert(1)>@evil.example'
 
 
@@ -38,7 +37,7 @@ def flood(stack: Stack, number: int = 30, sender: str = PAT, **fields: object) -
             "recipients": [refused],
             **fields,
         }
-        stack.logs.add(NOW - timedelta(minutes=each), json.dumps(line))
+        stack.logs.add(datetime.now(UTC) - timedelta(minutes=each), json.dumps(line))
 
 
 def shown(browser: Browser, since: str = "24h") -> Answer:

@@ -22,7 +22,6 @@ from tests.integration.builders import BOUNCES, BUCKET, PAT, PREFIX
 from tests.integration.console.builders import SHIPPED, Stack, settle
 from tests.unit.web.builders import Answer, Browser, LocalMail
 
-NOW = datetime.now(UTC)
 DIGEST = load_file(SHIPPED).digest
 EVIL = '"><script>alert(1)</script>\x1b]0;owned\x07@evil.example'
 
@@ -38,7 +37,7 @@ def written(stack: Stack, message_id: str = "msg1", sender: str = PAT, **fields:
     line = {
         "message": "mail handled",
         "ses_message_id": message_id,
-        "received_at": NOW.isoformat(),
+        "received_at": datetime.now(UTC).isoformat(),
         "sender": sender,
         "client": "198.51.100.7",
         "message_id_header": "hello@sender.example",
@@ -46,14 +45,16 @@ def written(stack: Stack, message_id: str = "msg1", sender: str = PAT, **fields:
         "recipients": [refused],
         **fields,
     }
-    stack.logs.add(NOW - timedelta(minutes=1), json.dumps(line))
+    stack.logs.add(datetime.now(UTC) - timedelta(minutes=1), json.dumps(line))
 
 
 def recorded(dynamodb: DynamoDBClient, message_id: str = "msg1") -> None:
     end = RecipientRecord(NOBODY, "bounce", "unknown-recipient")
-    record = MailRecord(message_id=message_id, received_at=NOW, recipients=frozenset({end}))
+    record = MailRecord(
+        message_id=message_id, received_at=datetime.now(UTC), recipients=frozenset({end})
+    )
     records = DynamoMailRecords(dynamodb, BOUNCES, retention=timedelta(days=1))
-    records.add(record, until=NOW + timedelta(minutes=5))
+    records.add(record, until=datetime.now(UTC) + timedelta(minutes=5))
 
 
 def stored(s3: S3Client, headers: str, message_id: str = "msg1") -> None:
@@ -163,8 +164,13 @@ def test_what_is_made_anew_says_whether_it_is_what_was_sent(
 def test_on_aws_on_this_machine_what_was_sent_is_there(stack: Stack) -> None:
     local = LocalMail()
     local.sent_bounces["msg1"] = [
-        LocalBounce(at=NOW, request={"Explanation": EVIL}, dsn=f"To: {PAT}\r\n{EVIL}", error=""),
-        LocalBounce(at=NOW, request={}, dsn="", error="Throttling"),
+        LocalBounce(
+            at=datetime.now(UTC),
+            request={"Explanation": EVIL},
+            dsn=f"To: {PAT}\r\n{EVIL}",
+            error="",
+        ),
+        LocalBounce(at=datetime.now(UTC), request={}, dsn="", error="Throttling"),
     ]
     written(stack)
     page = settled(Browser(local=local), "/mail?id=msg1")
@@ -189,7 +195,7 @@ def test_older_mails_are_a_page_further(browser: Browser, stack: Stack) -> None:
             "disposition": "CONTINUE",
             "recipients": [{"recipient": NOBODY, "outcome": "accept", "reason": "accept"}],
         }
-        stack.logs.add(NOW - timedelta(minutes=number + 1), json.dumps(line))
+        stack.logs.add(datetime.now(UTC) - timedelta(minutes=number + 1), json.dumps(line))
     page = settled(browser, "/mail?since=24h&who=pat@sender.example")
     assert page.html.count("/mail?id=many") == SHOWN
     older = re.search(r'href="([^"]*until=[^"]*)">Older', page.html)
