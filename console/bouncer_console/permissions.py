@@ -145,6 +145,25 @@ _EXPLAIN = (_FIND, _may("MailboxTable", "dynamodb:BatchGetItem"))
 _LIST = (_FIND, _may("MailboxTable", "dynamodb:Scan"))
 _CHANGE = (_FIND, _may("MailboxTable", "dynamodb:BatchGetItem", "dynamodb:UpdateItem"))
 _FILTER = _may("*", "ses:ListReceiptFilters")
+_BLOCK = _may("*", "ses:CreateReceiptFilter")
+_UNBLOCK = _may("*", "ses:DeleteReceiptFilter")
+_SYNC = (
+    _FIND,
+    _may("MailboxTable", "dynamodb:Scan"),
+    _may("PaceTable", "dynamodb:UpdateItem"),
+    _may(
+        "*",
+        "ses:CreateReceiptRule",
+        "ses:DeleteReceiptRule",
+        "ses:DescribeActiveReceiptRuleSet",
+        "ses:DescribeReceiptRuleSet",
+        "ses:UpdateReceiptRule",
+    ),
+)
+_PUSH = (
+    _FIND,
+    _may("policy", "appconfig:CreateHostedConfigurationVersion", "appconfig:StartDeployment"),
+)
 
 _BY_COMMAND: dict[str, tuple[May, ...]] = {
     "explain": _EXPLAIN,
@@ -156,6 +175,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
         _FIND,
         _may("identities", "ses:SendRawEmail"),
         _may("*", "ses:GetSendQuota"),
+        _may("PaceTable", "dynamodb:UpdateItem"),
         _may("logs", "logs:FilterLogEvents"),
         _may("BounceTable", "dynamodb:Query"),
         _may("mail", "s3:DeleteObject", "s3:GetObject"),
@@ -182,17 +202,17 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
         *_CHANGE,
         _may("MailboxTable", "dynamodb:DeleteItem", "dynamodb:DescribeTable", "dynamodb:PutItem"),
         *_POLICY,
+        *_SYNC,
+        *_PUSH,
         _FILTER,
-        _may("*", "ses:CreateReceiptFilter"),
+        _BLOCK,
+        _UNBLOCK,
     ),
     "permissions": (_FIND,),
     "queue": _QUEUE,
     "queue drop": _DROP,
     "policy check": (_FIND,),
-    "policy push": (
-        _FIND,
-        _may("policy", "appconfig:CreateHostedConfigurationVersion", "appconfig:StartDeployment"),
-    ),
+    "policy push": _PUSH,
     "policy purge": (
         _FIND,
         _may(
@@ -228,22 +248,10 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
     "rules activate": (
         _may("*", "ses:DescribeActiveReceiptRuleSet", "ses:SetActiveReceiptRuleSet"),
     ),
-    "rules sync": (
-        _FIND,
-        _may("MailboxTable", "dynamodb:Scan"),
-        _may("PaceTable", "dynamodb:UpdateItem"),
-        _may(
-            "*",
-            "ses:CreateReceiptRule",
-            "ses:DeleteReceiptRule",
-            "ses:DescribeActiveReceiptRuleSet",
-            "ses:DescribeReceiptRuleSet",
-            "ses:UpdateReceiptRule",
-        ),
-    ),
-    "rules filter add": (_FILTER, _may("*", "ses:CreateReceiptFilter")),
+    "rules sync": _SYNC,
+    "rules filter add": (_FILTER, _BLOCK),
     "rules filter list": (_FILTER,),
-    "rules filter remove": (_FILTER, _may("*", "ses:DeleteReceiptFilter")),
+    "rules filter remove": (_FILTER, _UNBLOCK),
 }
 PERMISSIONS = {name: _all_of(*needed) for name, needed in _BY_COMMAND.items()}
 """By command; `policy schema` asks nobody."""
