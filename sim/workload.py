@@ -53,10 +53,10 @@ class Workload(msgspec.Struct, kw_only=True):
         chance = random.Random(f"workload {seed}")
         kind = chance.choice(_KINDS)
         count, spread, interval = {
-            "trickle": (chance.randint(3, 25), chance.choice((1.0, 4.0)) * HOUR, 1.0),
-            "burst": (chance.randint(5, 35), chance.uniform(5.0, 60.0), 1.0),
-            "flood": (chance.randint(30, 70), chance.uniform(15.0, 70.0), 1.0),
-            "slow": (chance.randint(8, 30), chance.uniform(20.0, 600.0), 10.0),
+            "trickle": (chance.randint(3, 18), chance.choice((1.0, 4.0)) * HOUR, 1.0),
+            "burst": (chance.randint(4, 24), chance.uniform(4.0, 40.0), 1.0),
+            "flood": (chance.randint(25, 50), chance.uniform(12.0, 50.0), 1.0),
+            "slow": (chance.randint(6, 20), chance.uniform(20.0, 600.0), 10.0),
             "outage": (chance.randint(2, 6), chance.uniform(20.0, 600.0), 1.0),
         }[kind]
         boxes = _mailboxes(chance, spread)
