@@ -34,6 +34,11 @@ class Table:
     def key_of(self, item: Any) -> Key:
         return tuple(item[name]["S"] for name in self.key)
 
+    def begin_with(self, key: Key, item: Item) -> None:
+        """It is there from the beginning: no read is so stale that it misses it."""
+        self._partitions.setdefault(key[0], set()).add(key)
+        self.items[key] = item
+
     def write(self, key: Key, item: Item | None) -> None:
         kept = self._before.setdefault(key, [])
         kept.append((self._kernel.now, self.items.get(key)))

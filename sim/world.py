@@ -332,7 +332,7 @@ class World:
         if box.appears:
             self._at(box.appears, lambda: self.mailboxes.write((box.address,), item))
         else:
-            self.mailboxes.write((box.address,), item)
+            self.mailboxes.begin_with((box.address,), item)
         if box.vanishes != float("inf"):
             self._at(box.vanishes, lambda: self.mailboxes.write((box.address,), None))
 
