@@ -17,6 +17,8 @@ _ENDS = ("sent", "suppressed", "expired", "rejected", "dead-lettered")
 _WITHIN = 1e-6
 # From the last look at the clock to the call: the lead, a connection that is opened, the turn.
 _AFTER_THE_LOOK = 15.0
+# Who comes to the mail's record so late has no time to write it; the audit takes care.
+_NO_TIME = timing.INBOUND_TIMEOUT - timing.RESERVE - timing.ATTEMPT - 0.1
 
 
 # --- As soon as a call starts ------------------------------------------------------------------
@@ -57,6 +59,8 @@ def of_answer(world: World, event: Any, actor: Actor) -> list[Violation]:
 def _handled_or_kept(world: World, event: Any, actor: Actor) -> Iterator[Violation]:
     """Who answers has handled every recipient, or kept the event; a failure is not swallowed."""
     if actor.hampered or actor.stood_still or world.faults.has("wrong-clock"):
+        return
+    if world.kernel.now - actor.began > _NO_TIME:
         return
     ses = event["Records"][0]["ses"]
     message_id = ses["mail"]["messageId"]
@@ -212,6 +216,16 @@ def _refused_before(item: Item) -> bool:
     return bool(item.get("error_code", {}).get("S"))
 
 
+def _ended_otherwise(world: World, message_id: str, recipient: str) -> bool:
+    """Whether the mail's record says that its sender is not told of this recipient."""
+    lines = world.bounces.items.get((f"message#{message_id}", "mail"), {}).get("recipients", {})
+    return any(
+        line.endswith(f" {recipient}")
+        and (FOUND_UNDECIDED in line or not line.startswith("bounce "))
+        for line in lines.get("SS", [])
+    )
+
+
 def _told_or_recorded(world: World) -> Iterator[Violation]:
     """Every refused recipient's sender is told, or a reason is on record."""
     told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
@@ -295,6 +309,8 @@ def _claims_end(world: World) -> Iterator[Violation]:
         # Who died, or could not write, after his call left a claim that nobody may take up.
         unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
         excused = unsaid or message_id in kept or message_id in told or _refused_before(item)
+        # By another policy, hours later: of this recipient the record has told his end before.
+        excused = excused or _ended_otherwise(world, message_id, sk.removeprefix("recipient#"))
         if state in ("claimed", "queued") and not excused:
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id

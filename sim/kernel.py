@@ -61,6 +61,8 @@ class Actor:
         self._wake: int | None = None
         self.doomed = False
         self.ended = False
+        self.began = kernel.now
+        """Of its work: a cold start is none."""
         self.failures = 0
         """How many of its requests were made and given up."""
         self.hampered = False
