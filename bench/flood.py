@@ -248,10 +248,16 @@ class _Ledger(MemoryLedger):
         self.ended: dict[str, BounceState] = {}
 
     def claim(
-        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+        self,
+        message_id: str,
+        reasons: Mapping[str, str],
+        *,
+        owner: str,
+        until: datetime,
+        anew: bool = True,
     ) -> Claims:
         assert message_id not in self.ended, "nobody comes twice here"
-        return super().claim(message_id, reasons, owner=owner, until=until)
+        return super().claim(message_id, reasons, owner=owner, until=until, anew=anew)
 
     def settle(
         self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime

@@ -62,9 +62,11 @@ class At:
     def until(self) -> datetime:
         return self.now + INVOCATION
 
-    def claim(self, *recipients: str, owner: str = "me", message_id: str = MAIL) -> Claims:
+    def claim(
+        self, *recipients: str, owner: str = "me", message_id: str = MAIL, anew: bool = True
+    ) -> Claims:
         reasons = dict.fromkeys(recipients or (NOBODY,), "unknown-recipient")
-        return self.ledger.claim(message_id, reasons, owner=owner, until=self.until)
+        return self.ledger.claim(message_id, reasons, owner=owner, until=self.until, anew=anew)
 
     def settle(
         self, state: BounceState, recipient: str = NOBODY, *, owner: str = "me", **facts: str | int
@@ -244,6 +246,21 @@ def test_what_was_refused_with_a_word_is_in_no_doubt(at: At) -> None:
     at.claim()
     at.settle(BounceState.REJECTED, error_code="MessageRejected")
     assert at.claim().mine == {NOBODY: 0}
+
+
+def test_what_was_refused_is_claimed_anew_only_by_who_asks_for_that(at: At) -> None:
+    at.claim()
+    at.settle(BounceState.REJECTED, error_code="MessageRejected")
+    refused = at.claim(owner="other", anew=False)
+    assert refused == Claims(mine={}, settled={NOBODY: BounceState.REJECTED}, in_flight={})
+    assert at.claim(owner="other").mine == {NOBODY: 0}
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_waits_is_claimed_either_way(at: At, anew: bool) -> None:
+    at.claim()
+    at.settle(BounceState.QUEUED)
+    assert at.claim(owner="other", anew=anew).mine == {NOBODY: 0}
 
 
 def test_a_refusal_says_nothing_of_the_call_before_whose_answer_was_lost(at: At) -> None:

@@ -51,7 +51,13 @@ class MemoryLedger:
     # --- Verbs -------------------------------------------------------------------------------
 
     def claim(
-        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+        self,
+        message_id: str,
+        reasons: Mapping[str, str],
+        *,
+        owner: str,
+        until: datetime,
+        anew: bool = True,
     ) -> Claims:
         lease_until = until + timedelta(seconds=timing.LEASE_GRACE)
         mine: dict[str, int] = {}
@@ -70,7 +76,7 @@ class MemoryLedger:
             elif self._is_held(line) and line.owner != owner:
                 in_flight[recipient] = line.entry.lease_until or lease_until
                 continue
-            elif self._has_ended(line):
+            elif self._has_ended(line) or (not anew and line.entry.state is BounceState.REJECTED):
                 settled[recipient] = line.entry.state
                 continue
             else:

@@ -9,6 +9,7 @@ from bouncer import timing
 from bouncer.delivery.fate import Incident
 from bouncer.delivery.ledger import BounceState
 from bouncer.delivery.send_bounce import RefusedError, ThrottledError
+from tests.fakes.bounces import NOBODY
 from tests.unit.delivery.world import (
     ANSWER,
     PACE,
@@ -119,6 +120,14 @@ def test_a_worker_without_a_window_asks_again_every_few_seconds(world: World) ->
     assert len(pauses) > 10
     assert max(pauses) <= 5 + ROUNDING
     assert min(pauses) > 1
+
+
+def test_a_copy_of_what_ses_refused_to_another_worker_is_not_begun_again(world: World) -> None:
+    """He deletes the message: whoever handed it back then would leave it waiting for nobody."""
+    world.settled_before(BounceState.REJECTED, "msg1", NOBODY)
+    assert world.work(mail()) == ([], set())
+    assert world.sender.calls == []
+    assert world.state() is BounceState.REJECTED
 
 
 def test_what_is_handed_back_can_be_claimed_at_once_by_the_next_worker(world: World) -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 #
 #                 (none)  claimed            queued  dead-lettered  rejected      sent, suppressed,
 #                                                                                 expired
-#   claim           ■     mine or abandoned    ■          ■         answered
+#   claim           ■     mine or abandoned    ■          ■
+#   claim anew      ■     mine or abandoned    ■          ■         answered
 #   settle, note          mine
 #   record          ■     abandoned                                 answered
 #   give up         ■     abandoned            ■          ■         answered
@@ -41,7 +42,8 @@ _ABANDONED = "#state = :claimed AND lease_until <= :now"
 _WAITS = "#state = :queued OR #state = :dead"
 _REFUSED = "#state = :rejected AND lost_answers < :enough"
 
-_CLAIM = f"({_NONE}) OR ({_MINE}) OR ({_ABANDONED}) OR ({_WAITS}) OR ({_REFUSED})"
+_CLAIM = f"({_NONE}) OR ({_MINE}) OR ({_ABANDONED}) OR ({_WAITS})"
+_CLAIM_ANEW = f"{_CLAIM} OR ({_REFUSED})"
 _SETTLE = _MINE
 _RECORD = f"({_NONE}) OR ({_ABANDONED}) OR ({_REFUSED})"
 _TAKE_OUT = "#state = :queued AND expires_at > :now"
@@ -79,8 +81,15 @@ class DynamoLedger:
         self._clock = clock
 
     def claim(
-        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+        self,
+        message_id: str,
+        reasons: Mapping[str, str],
+        *,
+        owner: str,
+        until: datetime,
+        anew: bool = True,
     ) -> Claims:
+        condition = _CLAIM_ANEW if anew else _CLAIM
         lease_until = until + timedelta(seconds=timing.LEASE_GRACE)
         mine: dict[str, int] = {}
         settled: dict[str, BounceState] = {}
@@ -94,7 +103,7 @@ class DynamoLedger:
                 "lease_until": {"N": _epoch(lease_until)},
             }
             key = _key(message_id, recipient)
-            written, before = self._write(key, facts, _CLAIM, owner=owner, until=until)
+            written, before = self._write(key, facts, condition, owner=owner, until=until)
             if written:
                 mine[recipient] = before.lost_answers if before is not None else 0
             elif before is None or before.state is BounceState.CLAIMED:

@@ -34,14 +34,19 @@ class Bookkeeper:
         self._ledger = ledger
         self._count = count
 
-    def claim(self, bounce: Bounce, *, owner: str, until: datetime) -> tuple[Held | None, Claims]:
+    def claim(
+        self, bounce: Bounce, *, owner: str, until: datetime, anew: bool = True
+    ) -> tuple[Held | None, Claims]:
         """What of the bounce is ours now, if anything, and what came of the rest.
+
+        Args:
+            anew: see Ledger.claim.
 
         Raises:
             LedgerUnavailableError: see Ledger.claim.
         """
         reasons = {each.recipient: each.reason for each in bounce.recipients}
-        claims = self._ledger.claim(bounce.message_id, reasons, owner=owner, until=until)
+        claims = self._ledger.claim(bounce.message_id, reasons, owner=owner, until=until, anew=anew)
         for _ in claims.settled:
             self._count(Incident.REPEAT_PREVENTED)
         if not claims.mine:

@@ -99,13 +99,20 @@ class Ledger(Protocol):
     """
 
     def claim(
-        self, message_id: str, reasons: Mapping[str, str], *, owner: str, until: datetime
+        self,
+        message_id: str,
+        reasons: Mapping[str, str],
+        *,
+        owner: str,
+        until: datetime,
+        anew: bool = True,
     ) -> Claims:
         """Lease recipients to `owner`; each succeeds or fails on its own.
 
         Args:
             reasons: recipient to the reason code of its decision.
             until: also how long they are leased, with LEASE_GRACE; no call may start later.
+            anew: whether what SES refused is claimed once more, for somebody may have mended why.
 
         Raises:
             LedgerUnavailableError: some may be claimed; their leases run out.

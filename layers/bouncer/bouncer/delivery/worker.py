@@ -56,8 +56,11 @@ class Worker:
                 again.add(key)
                 continue
             try:
-                # Each message claims for itself: two of one mail are not both the holder.
-                held, claims = self._books.claim(bounce, owner=f"{owner}#{key}", until=until)
+                # Each message claims for itself: two of one mail are not both the holder. What SES
+                # refused to the holder of another copy is not begun again: he deletes the message.
+                held, claims = self._books.claim(
+                    bounce, owner=f"{owner}#{key}", until=until, anew=False
+                )
             except LedgerUnavailableError:
                 self._count(Incident.LEDGER_LAGS)
                 again.add(key)
