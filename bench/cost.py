@@ -152,7 +152,7 @@ class Site:
             queues = ["UsageQueue", *(["AuditQueue"] if "AuditFunction" in who else [])]
             if any(self.waiting(queue) for queue in queues):
                 return None
-            if not all(each["done"] for each in self.aws.listing("mails")):
+            if not _all_done(self):
                 return None
             return None if self._bounces_under_way() else True
 
@@ -297,17 +297,12 @@ def audited(site: Site, mails: int) -> None:
 
 def _one_by_one(site: Site, mails: int, one: Callable[[], None]) -> None:
     for _ in range(mails):
-        before = len(site.aws.listing("mails"))
         one()
-        until(
-            lambda before=before: (
-                all(  # type: ignore[misc]  # mypy reads no default of a lambda
-                    each["done"] for each in site.aws.listing("mails")[before:]
-                )
-                or None
-            ),
-            "the rules did not end",
-        )
+        until(lambda: _all_done(site), "the rules did not end")
+
+
+def _all_done(site: Site) -> bool | None:
+    return all(each["done"] for each in site.aws.listing("mails")) or None
 
 
 _MAILED = ("InboundFunction", "SendFunction")

@@ -118,7 +118,7 @@ def _seen(deployment: Standing, length: timedelta, says: Callable[[str], None]) 
 
 def _plots(mails: list[MailFacts], sums: Totals) -> list[tuple[Any, str]]:
     # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415
+    from bouncer_console import plots  # noqa: PLC0415  (a second)
 
     refused = [Case(mail, each) for mail in mails for each in mail.refused]
 

@@ -237,7 +237,7 @@ def _counted(table: MailboxTable, says: Callable[[str], None]) -> Census:
 
 def _fullness(census: Census) -> Any:
     # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415
+    from bouncer_console import plots  # noqa: PLC0415  (a second)
 
     return plots.bars(
         {step: census.fullness[step] for step in STEPS},

@@ -54,7 +54,7 @@ def _draw(ask: Ask) -> Callable[[Callable[[str], None]], list[Span]]:
 
 def _span(glancer: Glancer, title: str, since: timedelta, period: timedelta) -> Span:
     # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415
+    from bouncer_console import plots  # noqa: PLC0415  (a second)
 
     until = glancer.now()
     counted = glancer.history(MAIL, since=since, period=period)
