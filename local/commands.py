@@ -78,24 +78,25 @@ _PERMISSIONS_HEAD = """\
 
 What IAM has to allow whoever runs a command; `make commands` writes this page.
 `bouncer permissions` prints it as a policy with the deployed stack's ARNs, for the commands that
-somebody is to run:
+you name:
 
 ```sh
 bouncer permissions status find report > reader.json
 bouncer permissions mailbox > keeper.json
 ```
 
-The tests run every command as a user with its policy and no other, and find each action needed.
-Without an option such as `--run` or `--apply` a command needs less: leave out what writes.
+Tests run every command as a user with its policy and no other, and see that it needs each action.
+Without an option such as `--run` or `--apply` a command needs less: leave out the actions that
+write.
 
-`sam deploy` makes and changes everything in `template.yaml`, IAM roles among it. Let an
+`sam deploy` makes and changes everything in `template.yaml`, IAM roles included. Let an
 administrator do it, or give CloudFormation a role of its own (`sam deploy --role-arn`).
-`bouncer mode` updates the stack too: the environment of two functions. What is marked † is then
-asked for by CloudFormation in the caller's name, unless the stack has such a role; no test on this
-machine sees that.
+`bouncer mode` updates the stack, too: the environment of two functions. For that, CloudFormation
+uses the actions marked † in the caller's name, unless the stack has such a role; tests on this
+machine cannot see that.
 
-A *stack* is its CloudFormation stack; *functions*, *queues*, *roles*, *dead letters* are the
-stack's own, *given back* the queues that dead letters go back to; *mail* is what it stored below
+*stack* is the CloudFormation stack; *functions*, *queues*, *roles*, *dead letters* are its own;
+*given back* are the queues that dead letters go back to; *mail* is what it stored below
 `MailPrefix`; *policy* is its AppConfig application; a name such as `BounceTable` is an output of
 the stack; *anything* stands where IAM knows no resource.
 

@@ -97,10 +97,7 @@ class _Random(types.ModuleType):
 
 def _replacements() -> dict[int, Any]:
     virtual = _Time("time")
-    vars(virtual).update(vars(time))
-    virtual.time = _time  # type: ignore[attr-defined]  # a module's attribute, made here
-    virtual.monotonic = _monotonic  # type: ignore[attr-defined]  # the same
-    virtual.sleep = _sleep  # type: ignore[attr-defined]  # the same
+    vars(virtual).update(vars(time), time=_time, monotonic=_monotonic, sleep=_sleep)
     return {
         id(time): virtual,
         id(time.time): _time,

@@ -135,7 +135,5 @@ def say_bad_item(address: str, error: str) -> None:
 
 
 def client(service: str, region: str | None, config: Config = _PATIENT) -> Any:
-    return boto3.session.Session(region_name=region or HERE.region).client(
-        service,  # type: ignore[call-overload]  # one of many names, chosen at run time
-        config=config,
-    )
+    session: Any = boto3.session.Session(region_name=region or HERE.region)
+    return session.client(service, config=config)

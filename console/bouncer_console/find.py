@@ -31,7 +31,7 @@ from bouncer_console.output import (
     roomy,
     say,
 )
-from bouncer_console.period import BACK
+from bouncer_console.period import A_DAY, BACK
 
 _RECIPIENTS_SHOWN = 5
 
@@ -55,7 +55,7 @@ def find(
     ] = None,
     since: Annotated[
         datetime, typer.Option(help="Handled since then, or so long ago.", **BACK)
-    ] = "24h",  # type: ignore[assignment]  # the parser makes it a moment
+    ] = A_DAY,
     until: Annotated[
         datetime | None, typer.Option(help="Handled before then, or so long ago.", **BACK)
     ] = None,
@@ -69,8 +69,8 @@ def find(
     """Find mails by sender, recipient, Message-ID or time.
 
     Accepted mail, too. Each comes with its id, which `bouncer status` takes, and what became of it
-    for each recipient. The log is asked, as long as it is kept (LogRetentionDays); a query costs
-    $0.005 a GB of log in the time that is looked through, and a million mails have 0.7 GB.
+    for each recipient. This reads the log, which is kept for LogRetentionDays; it costs $0.005 a GB
+    of log in the time that is searched, and a million mails have 0.7 GB.
     """
     wanted = Wanted(
         anywhere=who or "",

@@ -180,7 +180,7 @@ def _why(error: ClientError, wanted: IpFilter) -> str:
 # --- The commands ----------------------------------------------------------------------------
 
 app = typer.Typer(
-    help="Clients that may not even speak SMTP to SES.",
+    help="SES's IP filters: block clients by their address.",
     no_args_is_help=True,
 )
 
@@ -200,9 +200,9 @@ def add(
 ) -> None:
     """Block an address or a network, before any rule.
 
-    SES refuses it in the SMTP dialogue. For the whole account in this Region, not for this stack's
-    rule alone; 100 filters at most. Its senders get no bounce, and the mail leaves no trace here. A
-    very wide network is asked about first.
+    SES refuses it in the SMTP dialogue. This holds for the whole account in this Region, not for
+    this stack's rule alone; there can be 100 filters. Its senders get no bounce, and the mail
+    leaves no trace here. Before it blocks a very wide network, the command asks.
     """
     policy = Policy.ALLOW if allow else Policy.BLOCK
     with plain_errors(FilterError):

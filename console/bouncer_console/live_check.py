@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import SMTP, compat32
@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bouncer.address import domain_of
 from bouncer.aws.ledger import DynamoLedger
 from bouncer.aws.telemetry import TRY_HEADER
+from bouncer.deadline import utc_now
 from bouncer.delivery.ledger import BounceState, LedgerEntry, LedgerUnavailableError
 from bouncer.settings import stored_prefix
 from bouncer_console.deployment import (
@@ -118,7 +119,7 @@ class LiveCheck:
         deployment: Deployment,
         *,
         wait: timedelta,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._deployment = deployment

@@ -43,10 +43,10 @@ def _version(asked: bool) -> None:
 def main(
     _version_asked: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say which one this is."),
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Look after ses-bouncer: ask it, fill it, check it, mend it."""
+    """Operate ses-bouncer: see what it does, fill its directory, check it, mend what failed."""
 
 
 app.command()(explain)

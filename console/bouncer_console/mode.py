@@ -24,7 +24,7 @@ _WAIT: Any = {"Delay": 2, "MaxAttempts": 300}
 
 def mode(
     to: Annotated[
-        Mode | None, typer.Argument(help="What to switch to; without it, say what it is.")
+        Mode | None, typer.Argument(help="What to switch to; without it, say which it is.")
     ] = None,
     despite: Annotated[
         list[str] | None,
@@ -40,8 +40,8 @@ def mode(
     """Say whether the stack observes or enforces, or switch it.
 
     observe decides, counts and logs every mail, sends nothing and stops nothing; it is what a
-    first deployment does. `bouncer mode enforce` goes live: it asks `bouncer doctor` first, and
-    refuses while a check is wrong.
+    first deployment does. `bouncer mode enforce` goes live: it runs the checks of `bouncer
+    doctor` first, and refuses while one is wrong.
     """
     with plain_errors(DeploymentError, DnsError, WaiterError):
         deployment = Deployment.find(stack, region)

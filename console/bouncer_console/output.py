@@ -128,7 +128,7 @@ def report(text: str, as_json: bool, **fields: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Progress and hints: on stderr, so that they never mix with what is asked for."""
+    """Progress and hints: on stderr, so that they never mix with the answer."""
     errors.print(Text(text, style="dim"), soft_wrap=True)
 
 

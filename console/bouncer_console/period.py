@@ -38,3 +38,5 @@ def _option(text: str) -> datetime:
 
 BACK: dict[str, Any] = {"parser": _option, "metavar": "24h|TIME"}
 """For a typer.Option that takes a moment, or how long ago it was."""
+A_DAY: Any = "24h"
+"""Its default; the parser makes it a moment."""

@@ -301,7 +301,7 @@ _SHAPES: dict[str, tuple[str, ...]] = {
 
 
 class Arns:
-    """Where a stack's things are; before the first deployment, what they will be called like."""
+    """Where a stack's things are; before the first deployment, patterns of their names."""
 
     def __init__(self, stack: str, deployment: Deployment | None) -> None:
         if deployment is None:
@@ -408,7 +408,7 @@ def permissions(
 ) -> None:
     """Print the IAM policy that whoever runs a command needs.
 
-    With the stack's own names; where none is deployed yet, with what they will be called like.
+    With the deployed stack's ARNs; before a deployment, with patterns that its names will match.
     docs/permissions.md has the list.
     """
     try:

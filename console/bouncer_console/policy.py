@@ -37,9 +37,9 @@ def check(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong in a policy, with the line and the mend.
+    """Say what is wrong in a policy, in which line, and how to mend it.
 
-    The exit status is 1 then.
+    The exit status is 1 if anything is.
     """
     problems: list[str] = []
     hints: list[str] = []
@@ -133,9 +133,9 @@ def push(
     region: RegionOption = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a policy to a stack with PolicySource=appconfig.
+    """Deploy a policy to a stack with PolicySource=appconfig.
 
-    It holds within a minute.
+    It is in force within a minute.
     """
     with plain_errors(PolicyError, DeploymentError):
         load_file(file)

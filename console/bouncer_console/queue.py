@@ -356,9 +356,9 @@ def drop(
 ) -> None:
     """Take waiting bounces out: what an attacker put in.
 
-    Of several options, all have to fit. Each bounce is ended in the ledger as suppressed, with
-    the reason taken-out, and counted; its sender is never told. The worker throws its message
-    away when it comes to it, without a slot. What a worker has in hand is left alone.
+    A bounce has to match every option that is given. It is ended in the ledger as suppressed, with
+    the reason taken-out, and counted; its sender is never told. The worker throws its message away
+    when it comes to it, without a slot. A bounce that a worker has in hand is left alone.
     """
     chosen = Chosen(senders=sender or (), domains=domain or (), recipients=recipient or ())
     if chosen == Chosen():

@@ -78,9 +78,9 @@ def sync(
 ) -> None:
     """Name the directory's addresses in the receipt rules.
 
-    SES refuses all others itself: an unknown address gets 550 5.1.1 in the SMTP dialogue then: no
-    mail, no bounce, no slot. Only the stack's own rule and its numbered copies are touched. SES
-    takes one change a second; after an interruption, run it again.
+    Then SES refuses all others itself, with 550 5.1.1 in the SMTP dialogue: no mail, no bounce, no
+    slot. Only the stack's own rule and its numbered copies are touched. SES takes one change a
+    second; after an interruption, run it again.
     """
     with plain_errors(DeploymentError, SyncError):
         deployment = Deployment.find(stack, region)

@@ -60,11 +60,11 @@ def status(
 ) -> None:
     """Show the stack at a glance, or what became of one mail.
 
-    At a glance: mode, queue, pace, the last hour, dead letters, alarms. What can't be read says
-    why. Of a mail: each recipient's line in the ledger, and when the turn of what waits comes,
-    which is an estimate. For that the whole of BounceTable is read, as for `bouncer queue`. A mail
-    that is in neither ledger nor record is looked for among the dead letters and in the bucket;
-    an id that nobody knows ends with status 1.
+    At a glance: mode, queue, pace, the last hour, dead letters, alarms. Where something
+    can't be read, it says why. Of a mail: each recipient's line in the ledger, and for a bounce
+    that waits an estimate of its turn, for which all of BounceTable is read, as for `bouncer
+    queue`. A mail that neither ledger nor record has is looked for among the dead letters and in
+    the bucket; if it is nowhere, the exit status is 1.
     """
     with plain_errors(DeploymentError, LedgerUnavailableError, RecordsUnavailableError):
         if message_id is None:

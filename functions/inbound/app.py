@@ -19,7 +19,7 @@ from bouncer.aws.stack_key import key_of
 from bouncer.aws.stored_mail import S3StoredMail
 from bouncer.aws.telemetry import Telemetry
 from bouncer.inbound import Inbound
-from bouncer.message import InvocationType, MalformedEventError, parse_event
+from bouncer.message import InboundMessage, InvocationType, MalformedEventError, parse_event
 from bouncer.plan import Disposition
 from bouncer.settings import InboundSettings
 from bouncer.usage import UsageBusyError
@@ -95,7 +95,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, str]:
     return {"disposition": dispositions.pop() if len(dispositions) == 1 else Disposition.CONTINUE}
 
 
-def _handle(app: Application, mail: Any, until: datetime) -> Disposition:
+def _handle(app: Application, mail: InboundMessage, until: datetime) -> Disposition:
     handled = app.inbound.handle(mail, owner=str(uuid4()), until=until)
     if app.refused is not None and handled.disposition is Disposition.STOP_RULE_SET:
         app.refused.mark_refused(mail.message_id, until)

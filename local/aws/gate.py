@@ -61,8 +61,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         folder(path.parent)
         written = path.with_name(f"{path.name}.{os.getpid()}")
         written.unlink(missing_ok=True)
-        with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123  (a mode from its first moment on)
-            file.write(msgspec.json.encode(self))
+        written.touch(0o600, exist_ok=False)  # that mode from its first moment on
+        written.write_bytes(msgspec.json.encode(self))
         written.replace(path)
 
     @property

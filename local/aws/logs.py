@@ -72,7 +72,7 @@ class Queries:
             while len(self._asked) > _KEPT:
                 self._asked.popitem(last=False)
         self._pool.submit(_run, job, query, streams, (start, end), limit)
-        return json_response({"queryId": query_id})  # type: ignore[no-any-return]
+        return _answer({"queryId": query_id})
 
     def results(self, asked: Mapping[str, Any]) -> Response:
         """GetQueryResults."""
@@ -84,7 +84,7 @@ class Queries:
         last = first + min(int(asked.get("maxItems") or ROWS_A_PAGE), ROWS_A_PAGE)
         rows = job.rows if status == "Complete" else []
         more = {"nextToken": str(last)} if last < len(rows) else {}
-        return json_response(  # type: ignore[no-any-return]
+        return _answer(
             {
                 "status": status,
                 "results": [
@@ -106,7 +106,7 @@ class Queries:
         running = job is not None and job.status == "Running"
         if job is not None and running:
             job.status = "Cancelled"
-        return json_response({"success": running})  # type: ignore[no-any-return]
+        return _answer({"success": running})
 
 
 def _run(
@@ -133,8 +133,14 @@ def _run(
         raise
 
 
+def _answer(value: Mapping[str, Any]) -> Response:
+    response: Response = json_response(value)
+    return response
+
+
 def _refused(code: str, text: str) -> Response:
-    return error_response_json(code, text, 400)  # type: ignore[no-any-return]
+    response: Response = error_response_json(code, text, 400)
+    return response
 
 
 def install() -> None:

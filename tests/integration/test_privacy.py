@@ -502,7 +502,8 @@ def lines(addresses: LogAddresses, log: Callable[[Logger], None], key: bytes = b
     stream = io.StringIO()
     logger = Logger(service="svc", stream=stream, logger_handler=None, serialize_stacktrace=False)
     for handler in logger.handlers:
-        handler.setStream(stream)  # type: ignore[attr-defined]  # powertools keeps the first one
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(stream)  # powertools keeps the first one
     Telemetry(logger, service="svc", discretion=Discretion(addresses, lambda: key))
     log(logger)
     return stream.getvalue()

@@ -298,7 +298,7 @@ def test_an_alias_takes_the_limits_of_its_targets_domain() -> None:
             box(status=Status.DISABLED, status_until=NOW - timedelta(days=9)), False, id="over"
         ),
         pytest.param(
-            box(status=Status.DISABLED, status_until=datetime(2026, 11, 21, 12, 1)),  # noqa: DTZ001  (as it may be stored)
+            box(status=Status.DISABLED, status_until=datetime.fromisoformat("2026-11-21T12:01")),
             True,
             id="a time without a zone is UTC",
         ),

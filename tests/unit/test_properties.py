@@ -129,9 +129,9 @@ recipients = st.lists(
     unique=True,
     max_size=5,
 )
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001  (the zone is written behind)
-    lambda moment: moment.isoformat(timespec="milliseconds") + "Z"
-)
+moments = st.datetimes(
+    datetime.fromisoformat("2000-01-01"), datetime.fromisoformat("2100-01-01")
+).map(lambda moment: moment.isoformat(timespec="milliseconds") + "Z")
 recent = st.integers(0, 23 * 3600).map(
     lambda seconds: (NOW - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 )

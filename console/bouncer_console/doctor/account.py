@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from bouncer.address import domain_of
 from bouncer.aws.telemetry import NAMESPACE
+from bouncer.deadline import utc_now
 from bouncer.mailboxes import Mailbox, as_imported
 from bouncer.policy.conditions import PolicyError
 from bouncer.policy.load import load
@@ -189,7 +190,7 @@ class Reader:
         rule_set: str | None = None,
         after_rule: str | None = None,
         recipients: Sequence[str] = (),
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """
         Args:

@@ -27,7 +27,7 @@ MailboxesOption = Annotated[
     typer.Option("--mailboxes", help="A file of mailboxes (docs/mailboxes.md), JSON or CSV."),
 ]
 TableOption = Annotated[
-    str | None, typer.Option("--table", help="A mailbox table to ask; the only AWS call there is.")
+    str | None, typer.Option("--table", help="A mailbox table to read; the only call to AWS.")
 ]
 SizeOption = Annotated[
     int | None,
@@ -49,7 +49,7 @@ AttributesOption = Annotated[
     ),
 ]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Every fact, rule and guard, with its why.")
+    bool, typer.Option("--verbose", "-v", help="Show every fact, rule and guard, with the reason.")
 ]
 NowOption = Annotated[
     datetime | None,

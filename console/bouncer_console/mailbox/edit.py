@@ -43,7 +43,7 @@ def add(
     moved_to: Annotated[str | None, typer.Option(help="Its new address; mail is bounced.")] = None,
     tell: Annotated[bool, typer.Option("--tell", help="Senders may learn moved-to.")] = False,
     catch_all: Annotated[
-        bool | None, typer.Option(help="For @domain: whether every address exists (yes if alone).")
+        bool | None, typer.Option(help="For @domain: whether every address exists.")
     ] = None,
     separator: Annotated[
         str | None, typer.Option(help="For @domain: what begins a tag: + or -; empty for none.")
@@ -147,7 +147,7 @@ def disable(
     own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
-    """Let an address take no mail, for good or until a time."""
+    """Refuse mail to an address, for good or until a time."""
     fields: dict[str, Any] = {"status": "disabled"}
     if until:
         if until <= datetime.now(UTC):
@@ -170,7 +170,7 @@ def enable(
     own_table: OwnTable = False,
     as_json: Json = False,
 ) -> None:
-    """Let an address take mail again."""
+    """Take mail to an address again."""
     with plain_errors(*EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
         change(target, address, {"status": "active"}, ["status_until"])

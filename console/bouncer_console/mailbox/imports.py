@@ -113,7 +113,7 @@ class _EmptyTable(MailboxTable):
         asked_nothing: Any = None
         super().__init__(asked_nothing, "")
 
-    def get(self, addresses: Sequence[str]) -> dict[str, Mailbox]:  # noqa: ARG002  (whoever asks)
+    def get(self, _addresses: Sequence[str]) -> dict[str, Mailbox]:
         return {}
 
 

@@ -120,7 +120,7 @@ def show(
     attributes: AttributesOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show one entry, or who takes the mail of an address without one."""
+    """Show an address's entry, or the entry that answers for it."""
     key = normalise(address)
     with plain_errors(*EXPECTED):
         target = Target.find(table, stack, region, attributes)
@@ -155,8 +155,8 @@ def check(
 ) -> None:
     """Report what looks wrong in the directory, or in a file.
 
-    A mistake is what an import refuses, or no mail ever finds: the exit status is 1 then. The rest
-    are warnings.
+    Mistakes, which an import refuses or no mail ever finds, make the exit status 1. The rest are
+    warnings.
     """
     now = datetime.now(UTC)
     with plain_errors(*EXPECTED), progress("entries looked at") as advance:

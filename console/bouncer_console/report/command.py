@@ -32,7 +32,7 @@ from bouncer_console.output import (
     say,
 )
 from bouncer_console.output import report as done
-from bouncer_console.period import BACK
+from bouncer_console.period import A_DAY, BACK
 
 LINES = 200_000
 """Of the log that are read at the most: some 150 MB in memory."""
@@ -41,7 +41,7 @@ LINES = 200_000
 def report(
     since: Annotated[
         datetime, typer.Option(help="What was handled since then, or so long ago.", **BACK)
-    ] = "24h",  # type: ignore[assignment]  # the parser makes it a moment
+    ] = A_DAY,
     until: Annotated[
         datetime | None, typer.Option(help="What was handled before then.", **BACK)
     ] = None,
@@ -63,8 +63,8 @@ def report(
 ) -> None:
     """Sum up a time: what was refused, held back, and why.
 
-    And what observe mode would have bounced: the first section is the one to read before going
-    live. The log is asked, at $0.005 a GB of it in the time, read twice.
+    It begins with what observe mode would have bounced: read that before you go live. It reads the
+    log of that time twice, at $0.005 a GB.
     """
     end = until or datetime.now(UTC)
     if since >= end:

@@ -4,6 +4,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent import futures
+from concurrent.futures import Future
 from typing import Any
 
 _KEPT = 32
@@ -19,13 +21,11 @@ class Job[Answer]:
         self.started = time.monotonic()
         self.ended: float | None = None
         self._work = work
-        self._done = threading.Event()
-        self._answer: Answer | None = None
-        self._error: Exception | None = None
+        self._outcome: Future[Answer] = Future()
 
     @property
     def done(self) -> bool:
-        return self._done.is_set()
+        return self._outcome.done()
 
     @property
     def seconds(self) -> float:
@@ -34,24 +34,24 @@ class Job[Answer]:
 
     @property
     def failed(self) -> bool:
-        return self._error is not None
+        return self.done and self._outcome.exception() is not None
 
     def wait(self, seconds: float) -> None:
-        self._done.wait(seconds)
+        futures.wait([self._outcome], seconds)
 
     def answer(self) -> Answer:
         """The answer of a job that is done; raises what the work raised."""
-        if self._error is not None:
-            raise self._error
-        return self._answer  # type: ignore[return-value]  # done without error: it is there
+        return self._outcome.result(0)
 
     def run(self) -> None:
         try:
-            self._answer = self._work(self._says)
+            answer = self._work(self._says)
         except Exception as error:  # noqa: BLE001  (raised again where the answer is asked for)
-            self._error = error
-        self.ended = time.monotonic()
-        self._done.set()
+            self.ended = time.monotonic()
+            self._outcome.set_exception(error)
+        else:
+            self.ended = time.monotonic()
+            self._outcome.set_result(answer)
 
     def _says(self, progress: str) -> None:
         self.progress = progress
@@ -91,7 +91,7 @@ class Jobs:
             while len(self._jobs) > _KEPT:
                 self._jobs.popitem(last=False)
         job.wait(wait)
-        if job.done and job.failed:
+        if job.failed:
             with self._lock:  # whoever asks again, tries again
                 if self._jobs.get(key) is job:
                     del self._jobs[key]

@@ -1,14 +1,14 @@
 """The audit: minutes after each mail, was it handled to its end? If not, it is handled now.
 
 SES publishes a notice of every mail that a rule took, whatever becomes of the function. A
-recipient is accounted for when the mail's record names him, or when his line in the ledger is
-at an end or waits in the queue. A claim whose lease is over was left behind by an invocation
-that died: nobody works on it any more. Where whoever came after it did not bounce the recipient,
-because his mailbox is there by now or because it is too late, the audit ends the claim.
+recipient is accounted for when the mail's record or, with an end or in the queue, the ledger has
+it. A claim whose lease is over was left behind by an invocation that died: nobody works on it any
+more. If the invocation after it did not bounce the recipient, because the mailbox exists by now or
+because it is too late, the audit ends the claim.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from bouncer import timing
 from bouncer.address import normalise
 from bouncer.backend import BackendUnavailableError
+from bouncer.deadline import utc_now
 from bouncer.delivery.ledger import BounceState, Ledger, LedgerEntry
 from bouncer.guards import OtherReason
 from bouncer.inbound import Handled, Inbound, LateBounces
@@ -48,7 +49,7 @@ class Audit:
         records: MailRecords,
         ledger: Ledger,
         late: LateBounces = LateBounces.UNKNOWN,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         new_owner: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         """

@@ -1,7 +1,7 @@
 """One inbound mail, from facts to disposition: the order in which things are asked and done."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -9,7 +9,7 @@ import msgspec
 
 from bouncer.address import domain_of, normalise
 from bouncer.budget import Budget
-from bouncer.deadline import ends_in_time
+from bouncer.deadline import ends_in_time, utc_now
 from bouncer.delivery.delivery import Delivery
 from bouncer.delivery.fate import Fate
 from bouncer.delivery.ledger import BounceState
@@ -99,7 +99,7 @@ class Planner:
         directory: Directory,
         store: StoredMail,
         identity: Identity,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._policy = policy
         self._directory = directory
@@ -243,7 +243,7 @@ class Inbound:
         late: bool,
     ) -> bool:
         """Prove that the mail was handled; without the proof the audit handles it again."""
-        # Who is in another invocation's hands has not come to his end here.
+        # A recipient in another invocation's hands has not come to an end here.
         elsewhere = {each.recipient for each in fates if each.state is BounceState.CLAIMED}
         ended = frozenset(
             RecipientRecord(

@@ -363,7 +363,7 @@ class Limiter:
 
         Raises:
             TooBusyError: no slot is so near.
-            NoSlotError: see SlotStore.reserve.
+            NoSlotError: see Slots.reserve.
         """
         end = self._monotonic() + max_wait
         while (left := end - self._monotonic()) >= 0:

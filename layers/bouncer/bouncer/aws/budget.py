@@ -1,7 +1,7 @@
 """The bounce budgets in DynamoDB: one write an item, which counts and answers at once."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bouncer import timing
@@ -15,7 +15,7 @@ from bouncer.budget import (
     counters,
     slice_of,
 )
-from bouncer.deadline import check_time_for, deadline
+from bouncer.deadline import check_time_for, deadline, utc_now
 from bouncer.guards import OtherReason
 from bouncer.message import InboundMessage
 from bouncer.policy.file import BudgetSection
@@ -39,7 +39,7 @@ class DynamoBudget:
         client: "DynamoDBClient",
         table: str,
         backlog: Callable[[datetime], float] = lambda _: 0.0,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """
         Args:

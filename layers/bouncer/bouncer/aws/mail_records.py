@@ -39,12 +39,12 @@ class DynamoMailRecords:
 
     def add(self, record: MailRecord, *, until: datetime) -> None:
         now = self._clock()
-        sets = {
+        sets: dict[str, Any] = {
             "received_at": {"N": f"{record.received_at.timestamp():.3f}"},
             "expires_at": {"N": f"{(now + self._retention).timestamp():.0f}"},
         }
         if record.found_undecided:
-            sets["found_undecided"] = {"BOOL": True}  # type: ignore[dict-item]  # DynamoDB's own
+            sets["found_undecided"] = {"BOOL": True}
         try:
             with deadline(until, self._clock):
                 check_time_for(timing.ATTEMPT)

@@ -4,7 +4,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from bouncer import timing
 from bouncer.aws.deadline import FAILURES
-from bouncer.deadline import time_for
+from bouncer.deadline import time_for, utc_now
 from bouncer.mailboxes import Mailbox, counting_day
 from bouncer.usage import Charged, Full, UsageBusyError, UsageUnavailableError
 
@@ -48,7 +48,7 @@ class DynamoUsage:
         bounce_table: str,
         mailbox_table: str,
         remember: timedelta,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """

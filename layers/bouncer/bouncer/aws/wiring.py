@@ -103,12 +103,7 @@ def inbound(
     dynamodb = aws.dynamodb
     store: StoredMail = NoStoredMail()
     if settings.mail_bucket:
-        store = S3StoredMail(
-            clients.s3(),  # at init: every mail that is delivered asks how large it is
-            settings.mail_bucket,
-            stored_prefix(settings.mail_prefix),
-            on_failure=lambda why: telemetry.warn("StoredMailUnavailable", why),
-        )
+        store = _stored_mail(settings, telemetry, "StoredMailUnavailable")
     policy: FilePolicy | AppConfigPolicy = FilePolicy(policy_file)
     if settings.policy_profile:
         policy = AppConfigPolicy(
@@ -154,11 +149,15 @@ def refused_mail(settings: InboundSettings, telemetry: Telemetry) -> S3StoredMai
     whole = settings.refused_mail_stops is StopScope.RULE_SET
     if not (settings.mark_refused_mail and settings.mail_bucket and whole):
         return None
+    return _stored_mail(settings, telemetry, "RefusedMailNotMarked")
+
+
+def _stored_mail(settings: DecidingSettings, telemetry: Telemetry, failure: str) -> S3StoredMail:
     return S3StoredMail(
         clients.s3(),  # at init: every mail that is delivered asks how large it is
         settings.mail_bucket,
         stored_prefix(settings.mail_prefix),
-        on_failure=lambda why: telemetry.warn("RefusedMailNotMarked", why),
+        on_failure=lambda why: telemetry.warn(failure, why),
     )
 
 

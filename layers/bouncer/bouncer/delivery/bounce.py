@@ -7,7 +7,7 @@ only presence and types, so every other documented rule is held here.
 import re
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import msgspec
 
@@ -313,15 +313,15 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             BounceError: see `check`; a bad value never reaches the wire.
         """
         self.check()
-        parameters: SendBounceRequestTypeDef = _without_none(
+        parameters = _without_none(
             OriginalMessageId=self.message_id,
             BounceSender=self.bounce_sender,
             Explanation=self.explanation or None,
             MessageDsn=self.message_dsn.request() if self.message_dsn else None,
             BouncedRecipientInfoList=[each.request() for each in self.recipients],
             BounceSenderArn=self.bounce_sender_arn,
-        )  # type: ignore[assignment]  # built without its absent members, which a literal cannot be
-        return parameters
+        )
+        return cast("SendBounceRequestTypeDef", parameters)
 
 
 def _line_of(recipient: BouncedRecipient) -> str:

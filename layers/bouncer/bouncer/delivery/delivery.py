@@ -16,10 +16,11 @@ from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.calls import Calls, Terms
 from bouncer.delivery.fate import Fate, Incident
 from bouncer.delivery.inline import Inline
-from bouncer.delivery.ledger import Ledger
+from bouncer.delivery.ledger import BounceState, Ledger
 from bouncer.delivery.queue import BounceQueue
 from bouncer.delivery.send_bounce import SendBounce
 from bouncer.delivery.worker import Worker
+from bouncer.guards import OtherReason
 from bouncer.limiter import Limiter
 
 
@@ -70,7 +71,9 @@ class Delivery:
 
     def suppress(self, bounce: Bounce, reason: str, *, until: datetime) -> list[Fate]:
         """Note in the ledger that a bounce is not sent, on purpose."""
-        return self._inline.suppress(bounce, reason, until=until)
+        expired = reason == OtherReason.WINDOW_CLOSED
+        state = BounceState.EXPIRED if expired else BounceState.SUPPRESSED
+        return self._books.record(bounce, state, reason=reason, until=until)
 
     def reject(self, bounce: Bounce, faults: Mapping[str, str], *, until: datetime) -> list[Fate]:
         """Note in the ledger which recipients SES would refuse, so that it was not asked.
@@ -78,7 +81,17 @@ class Delivery:
         Args:
             faults: recipient to what is wrong.
         """
-        return self._inline.reject(bounce, faults, until=until)
+        return [
+            fate
+            for recipient, fault in faults.items()
+            for fate in self._books.record(
+                bounce.only({recipient}),
+                BounceState.REJECTED,
+                until=until,
+                error_code="InvalidBounce",
+                detail=fault,
+            )
+        ]
 
     @ends_in_time
     def send_batch(

@@ -4,7 +4,7 @@ claim ─► a slot within the wait budget ─► SendBounce ─► settled
   └──────────────── none near ──────────► queue
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from bouncer import timing
@@ -61,26 +61,6 @@ class Inline:
             if each.recipient in elsewhere
         ]
         return fates + (self._send_now(held) if held is not None else [])
-
-    def suppress(self, bounce: Bounce, reason: str, *, until: datetime) -> list[Fate]:
-        """See Delivery.suppress."""
-        expired = reason == OtherReason.WINDOW_CLOSED
-        state = BounceState.EXPIRED if expired else BounceState.SUPPRESSED
-        return self._books.record(bounce, state, reason=reason, until=until)
-
-    def reject(self, bounce: Bounce, faults: Mapping[str, str], *, until: datetime) -> list[Fate]:
-        """See Delivery.reject."""
-        return [
-            fate
-            for recipient, fault in faults.items()
-            for fate in self._books.record(
-                bounce.only({recipient}),
-                BounceState.REJECTED,
-                until=until,
-                error_code="InvalidBounce",
-                detail=fault,
-            )
-        ]
 
     def _send_now(self, held: Held) -> list[Fate]:
         if self._calls.time_left(held.until) <= 0 or not self._calls.warm():

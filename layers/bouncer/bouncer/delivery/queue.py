@@ -40,8 +40,7 @@ def verify(body: str, key: bytes) -> Bounce:
     Raises:
         PoisonError: as `decode` does, or this stack did not write it.
     """
-    bounce = decode(body)
-    message = msgspec.json.decode(body, type=QueuedBounce)
+    message, bounce = _read(body)
     proof = _proof(bytes(message.bounce), key)
     if not hmac.compare_digest(proof.encode(), message.proof.encode("utf-8", "replace")):
         raise PoisonError("not a queued bounce of this stack's: its proof is wrong")
@@ -58,13 +57,17 @@ def decode(body: str) -> Bounce:
     Raises:
         PoisonError: not a queued bounce of a version that this code knows, or not a whole one.
     """
+    return _read(body)[1]
+
+
+def _read(body: str) -> tuple[QueuedBounce, Bounce]:
     try:
         message = msgspec.json.decode(body, type=QueuedBounce)
         bounce = msgspec.json.decode(message.bounce, type=Bounce)
         bounce.deadline(timedelta(0))  # there is such a moment
     except (msgspec.DecodeError, RecursionError, OverflowError) as error:
         raise PoisonError(f"not a queued bounce: {error}") from error
-    return bounce
+    return message, bounce
 
 
 class BounceQueue(Protocol):
