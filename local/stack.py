@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ STACK = "ses-bouncer"
 RULE_SET = "local"
 DOMAINS = ("example.com", "shop.example.com", "new.example.com")
 BOUNCE_SENDER = "mailer-daemon@example.com"
-
-type Say = Callable[[str], None]
 
 
 class StackError(Exception):

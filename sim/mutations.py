@@ -16,7 +16,7 @@ import functions.inbound.app
 import functions.receipt_rules.app
 from bouncer import audit, inbound, receipt_rules
 from bouncer.aws import ledger as aws_ledger
-from bouncer.aws import slots, usage
+from bouncer.aws import usage
 from bouncer.aws.connections import Kept
 from bouncer.aws.queue import SqsKeeper
 from bouncer.delivery import bookkeeper, calls, inline, worker
@@ -86,11 +86,6 @@ def _ledger_before_queue(self: inline.Inline, held: Held) -> Any:
 
 def _answers_are_not_counted(_self: bookkeeper.Bookkeeper, held: Held) -> Held:
     return held
-
-
-def _as_if_idle(self: slots.DynamoSlots, asked: Any, span: float, _max_wait: float) -> Any:
-    real: Any = self
-    return real._take_idle(asked, span, 0.0)
 
 
 def _in_flight_forgotten(

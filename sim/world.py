@@ -43,10 +43,6 @@ _SYNCED = (
 )
 
 
-class BrokenError(Exception):
-    """A promise is broken; the world ends here."""
-
-
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
     """Which promise was broken, and how."""
 

@@ -61,7 +61,7 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
             continue
         if key.startswith(app.prefix):
             mails[record["messageId"]] = key.removeprefix(app.prefix)
-    failed = app.usage.give_back_all(set(mails.values()))
+    failed = app.usage.give_back(set(mails.values()))
     again |= {each for each, mail in mails.items() if mail in failed}
     logger.info("mail deleted", extra={"mails": len(mails), "failed": sorted(failed)})
     return handed_back(again)

@@ -31,9 +31,6 @@ type Receive = Callable[[], Awaitable[Any]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LISTINGS = "/_local/"
-"""The paths that local/aws adds."""
-
 _BODY_LIMIT = 256 * 2**20
 """A request's body in bytes; sam uploads zips of a few MB, a mail has at most 40."""
 
@@ -92,7 +89,7 @@ class Gate:
         """
         Args:
             behind: ministack.
-            listings: JSON by path, below LISTINGS.
+            listings: JSON by path, below /_local/.
             credentials: this run's root.
             code: what an address that is signed itself lets out, by path and query.
         """

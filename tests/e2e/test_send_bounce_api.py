@@ -27,10 +27,6 @@ def _request(received: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def _info(recipient: str) -> list[dict[str, Any]]:
-    return [{"Recipient": recipient, "BounceType": "Undefined"}]
-
-
 def _extension(name: str, value: str) -> list[dict[str, Any]]:
     fields = {
         "Action": "failed",

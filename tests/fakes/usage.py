@@ -48,26 +48,23 @@ class MemoryUsage:
         self._count(charged)
         return Charged(mailbox=charged)
 
-    def give_back_all(self, message_ids: Collection[str]) -> set[str]:
+    def give_back(self, message_ids: Collection[str]) -> set[str]:
         failed: set[str] = set()
         for each in message_ids:
             try:
-                self.give_back(each)
+                self._give_back(each)
             except UsageUnavailableError:
                 failed.add(each)
         return failed
 
-    def give_back(self, message_id: str) -> int:
+    def _give_back(self, message_id: str) -> None:
         self._request(f"give_back {message_id}")
-        given = 0
         for key in self._sizes.keys() - self._returned:
             if key[0] == message_id:
                 self._returned.add(key)
                 if box := self.mailboxes.get(key[1]):
                     left = box.used_bytes - self._sizes[key]
                     self._count(msgspec.structs.replace(box, used_bytes=left))
-                    given += 1
-        return given
 
     def _count(self, counted: Mailbox) -> None:
         self.mailboxes[counted.address] = _with_counters(self.mailboxes[counted.address], counted)

@@ -208,9 +208,9 @@ def test_what_was_counted_is_given_back_once(dynamodb: Any) -> None:
         remember=RETENTION,
         clock=lambda: NOW,
     )
-    assert usage.give_back_all(["counted", "deleted"]) == set()
-    assert mailbox_of(dynamodb, "alice@example.com")["used_bytes"] == "0"
-    assert usage.give_back("counted") == 0
+    for _ in range(2):
+        assert usage.give_back(["counted", "deleted"]) == set()
+        assert mailbox_of(dynamodb, "alice@example.com")["used_bytes"] == "0"
 
 
 @pytest.mark.parametrize("mail", [MAIL, BY_A_MAIL_HOST], ids=["domain", "mail host"])

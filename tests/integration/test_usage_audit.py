@@ -106,7 +106,7 @@ def test_what_is_in_step_is_not_reported(site: Site) -> None:
 
 def test_a_mail_that_was_given_back_is_in_step(site: Site) -> None:
     site.lose_without_notice("msg1")
-    site.usage.give_back("msg1")
+    site.usage.give_back({"msg1"})
     assert site.compare() == IN_STEP
 
 
@@ -161,7 +161,7 @@ def test_a_deletion_that_was_corrected_is_not_given_back_again(
 ) -> None:
     site.lose_without_notice("msg2")
     site.audit.correct(site.compare())
-    assert site.usage.give_back("msg2") == 0
+    assert site.usage.give_back({"msg2"}) == set()
     assert used(dynamodb) == "100"
 
 
@@ -228,7 +228,7 @@ def test_after_a_correction_a_deletion_gives_back_what_the_mail_really_took(
     assert used(dynamodb) == "145"
     assert grown.compare() == IN_STEP
     grown.lose_without_notice("msg2")
-    assert grown.usage.give_back("msg2") == 1
+    assert grown.usage.give_back({"msg2"}) == set()
     assert used(dynamodb) == "100"
 
 
@@ -237,7 +237,7 @@ def test_the_size_of_a_mail_that_was_given_back_meanwhile_is_left_alone(
 ) -> None:
     found = grown.compare()
     grown.lose_without_notice("msg2")
-    grown.usage.give_back("msg2")
+    grown.usage.give_back({"msg2"})
     grown.audit.correct(found)
     assert record_of(dynamodb, "msg2")["size"] == "30"
     assert used(dynamodb) == "100"
@@ -296,7 +296,7 @@ def test_a_mail_that_goes_while_the_bucket_is_read_is_taken_off_once(
 ) -> None:
     def go() -> None:
         site.lose_without_notice("msg2")
-        site.usage.give_back("msg2")
+        site.usage.give_back({"msg2"})
 
     site.audit.correct(site.compare(go))
     assert used(dynamodb) == "100"

@@ -116,7 +116,7 @@ def test_what_is_deleted_together_is_given_back_in_few_writes_and_exactly(
         counted.put_item(TableName=BOUNCES, Item=_record(name, number))
     usage_before = 100 + sum(range(120))
     put_mailbox(counted, used_bytes=usage_before)
-    assert usage.give_back_all({"many7", "many8"}) == set()
+    assert usage.give_back({"many7", "many8"}) == set()
     seen = requests_of(counted)
     keys = [f"{PREFIX}many{number}" for number in range(120)]
     assert deleted(*keys, *keys) == []
@@ -144,7 +144,7 @@ def test_two_deliveries_of_the_same_deletions_at_once_give_back_once(
         counted, bounce_table=BOUNCES, mailbox_table=MAILBOXES, remember=timedelta(days=14)
     )
     stale = usage._records("msg1") + usage._records("msg2")
-    usage.give_back_all({"msg1"})
+    usage.give_back({"msg1"})
     usage._give_back_together(stale)
     assert mailbox_of(counted)["used_bytes"] == "0"
 

@@ -21,7 +21,7 @@ def main(endpoint: str, first: str, last: str, backwards: str) -> None:
     for batch in reversed(batches) if backwards == "yes" else batches:
         left = {f"m{number}" for number in batch}
         while left:  # what failed comes back
-            left = usage.give_back_all(left)
+            left = usage.give_back(left)
 
 
 if __name__ == "__main__":

@@ -60,16 +60,12 @@ class Usage(Protocol):
         """
         ...
 
-    def give_back_all(self, message_ids: Collection[str]) -> set[str]:
-        """As `give_back`, for many at once, in as few writes as they have mailboxes.
+    def give_back(self, message_ids: Collection[str]) -> set[str]:
+        """These stored mails are gone: uncount each wherever it was counted, and only once.
 
         Returns:
             The mails that were not, or not wholly, given back, for another try.
         """
-        ...
-
-    def give_back(self, message_id: str) -> int:
-        """The stored mail is gone: uncount it everywhere. How many mailboxes it was in."""
         ...
 
 

@@ -50,7 +50,6 @@ class Discretion:
                 default is good for this process only.
         """
         self.full = addresses is LogAddresses.FULL
-        self.hashes = addresses is LogAddresses.HASH
         self._addresses = addresses
         self._key = cache(key)
 

@@ -115,25 +115,7 @@ class DynamoUsage:
         item: dict[str, Any] = answer.get("Item", {})
         return item
 
-    def give_back(self, message_id: str) -> int:
-        given = 0
-        for record in self._records(message_id):
-            items = self._return(record)
-            for attempt in range(_ATTEMPTS):
-                reasons = self._transact(items)
-                if reasons is None:
-                    given += len(items) == 2
-                if reasons is None or _failed(reasons[0]):
-                    break
-                if _failed(reasons[-1]):  # the mailbox is gone: nothing holds the bytes
-                    items = items[:1]
-                    continue
-                self._pause(attempt)
-            else:
-                raise UsageUnavailableError(f"{message_id}: too many mails at once")
-        return given
-
-    def give_back_all(self, message_ids: Collection[str]) -> set[str]:
+    def give_back(self, message_ids: Collection[str]) -> set[str]:
         failed: set[str] = set()
         by_mailbox: dict[str, list[dict[str, Any]]] = {}
         for message_id in sorted(message_ids):
