@@ -1,127 +1,26 @@
 """The page in Chromium: as it looks, by keyboard, and against other pages."""
 
 import re
-import shutil
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
-import uvicorn
 from mypy_boto3_dynamodb import DynamoDBClient
-from mypy_boto3_s3 import S3Client
-from mypy_boto3_sqs import SQSClient
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    Dialog,
-    Page,
-    Request,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, Page
 from playwright.sync_api import Error as PlaywrightError
 
-from bouncer.delivery.ledger import BounceState
-from bouncer.mailboxes import Mailbox, Status
+from bouncer.mailboxes import Status
 from bouncer_console.web import command
 from bouncer_console.web.app import Server
 from bouncer_console.web.text import link
-from tests.integration.console.builders import Stack, dead_bounce, dead_event, settle
-from tests.integration.console.web.test_directory import ALICE, BOX, DOMAIN, entry, put
-from tests.integration.console.web.test_mail import HEADERS, recorded, stored, written
-from tests.unit.web.builders import LocalMail
+from tests.integration.console.web.chromium import EVIL_SENDER, SIZES, needs_chromium, opened
+from tests.integration.console.web.test_directory import ALICE, entry
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: install chromium")
-
-_ALONE = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
-EVIL = "<script>alert(1)</script>\x1b[31m\u202e[red]" + "W" * 10_000
-EVIL_SENDER = f"{EVIL[:300]}@evil.example"
-SIZES = {"desktop": (1280, 900), "phone": (390, 844), "narrow": (320, 640)}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ALONE)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def served(
-    stack: Stack, dynamodb: DynamoDBClient, sqs: SQSClient, s3: S3Client
-) -> Iterator[Server]:
-    """The page of a stack in which hostile things are stored, over real HTTP."""
-    put(
-        dynamodb,
-        DOMAIN,
-        BOX,
-        Mailbox(address="full@example.com", quota_bytes=1000, used_bytes=2000),
-        Mailbox(address=f"{EVIL[:900]}@example.com", status=Status.DISABLED),
-        Mailbox(address="moved@example.com", moved_to=f"{EVIL}@example.net"),
-    )
-    dead_bounce(sqs, stack)
-    dead_event(sqs, stack, "msg2")
-    sqs.send_message(QueueUrl=stack.events, MessageBody=EVIL.replace("\x1b", "\\x1b"))
-    hostile = {"reason": EVIL[:900], "message_id_header": EVIL[:200], "suppressed": EVIL[:900]}
-    for number in range(30):
-        written(stack, f"evil{number}", EVIL_SENDER, **hostile)
-    written(stack)
-    recorded(dynamodb)
-    settle(dynamodb, BounceState.SENT)
-    settle(dynamodb, BounceState.QUEUED, "waits", EVIL_SENDER)
-    stored(s3, f"{HEADERS}\r\nX-Evil: {EVIL}\r\n{EVIL}: x")
-    server = Server(stack="ses-bouncer", region=None, local=LocalMail())
-    uvicorns: list[uvicorn.Server] = []
-    thread = Thread(target=server.run, args=(uvicorns.append,), daemon=True)
-    thread.start()
-    yield server
-    uvicorns[0].should_exit = True
-    thread.join(10)
-
-
-@contextmanager
-def opened(
-    chromium: Browser, served: Server, size: str = "desktop", scheme: Any = "light"
-) -> Iterator[tuple[Page, list[str]]]:
-    """A page that was let in, and what it complained of."""
-    width, height = SIZES[size]
-    context: BrowserContext = chromium.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme
-    )
-    page = context.new_page()
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-
-    def dismissed(dialog: Dialog) -> None:
-        trouble.append("a dialog")
-        dialog.dismiss()
-
-    def asked(request: Request) -> None:
-        if not _is_ours(request.url, served):
-            trouble.append(request.url)
-
-    page.on("dialog", dismissed)
-    page.on("request", asked)
-    page.goto(served.address)
-    try:
-        yield page, trouble
-    finally:
-        context.close()
-
-
-def _is_ours(url: str, served: Server) -> bool:
-    return url.startswith((f"http://127.0.0.1:{served.port}/", "data:"))
-
+pytestmark = needs_chromium
 
 PATHS = [
     "/now",
@@ -131,6 +30,7 @@ PATHS = [
     "/mail?id=msg1&explain=yes",
     "/mail?id=made-up",
     "/attack",
+    "/attack/filters",
     "/attack/mend?kind=Recipient&name=nobody%40example.com",
     link("/attack/mend", kind="Sender", name=EVIL_SENDER),
     "/attack/mend?kind=Domain&name=sender.example",
