@@ -229,6 +229,27 @@ def test_a_claim_that_the_audit_does_not_carry_out_ends_at_its_next_look(
     assert site.sent.told == []
 
 
+def test_a_claim_on_whom_ses_had_refused_before_says_so_again() -> None:
+    """A repeated event took the rejected bounce up once more, and died."""
+    site, its = Site(), mail(NOBODY)
+    handle(site, its)
+    refused = LedgerEntry(
+        message_id="msg1",
+        recipient=NOBODY,
+        state=BounceState.REJECTED,
+        reason="unknown-recipient",
+        error_code="MessageRejected",
+        detail="Email address is not verified.",
+    )
+    site.ledger.record([refused], until=UNTIL)
+    left_behind(site, NOBODY)
+    assert site.ledger.state("msg1", NOBODY) is BounceState.CLAIMED
+    assert look_later(site, its).again == frozenset()
+    (line,) = site.ledger.history("msg1")
+    assert (line.state, line.why) == (BounceState.REJECTED, refused.why)
+    assert site.sent.told == [NOBODY]
+
+
 def test_a_claim_on_somebody_who_is_recorded_as_bounced_is_left_alone() -> None:
     """His bounce may wait in the queue, whose worker takes the claim over."""
     site = Site()

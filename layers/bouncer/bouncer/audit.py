@@ -4,7 +4,8 @@ SES publishes a notice of every mail that a rule took, whatever becomes of the f
 recipient is accounted for when the mail's record or, with an end or in the queue, the ledger has
 it. A claim whose lease is over was left behind by an invocation that died: nobody works on it any
 more. If the invocation after it did not bounce the recipient, because the mailbox exists by now or
-because it is too late, the audit ends the claim.
+because it is too late, the audit ends the claim; if SES had refused the bounce before, the ledger
+says so again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -118,7 +119,7 @@ class Audit:
     def _end(
         self, claims: Iterable[LedgerEntry], record: MailRecord | None, until: datetime
     ) -> None:
-        """End the claims on those who, by the mail's record, are not bounced."""
+        """End the claims on those who, by the mail's record, are not bounced, or whom SES refused."""
         reasons = {
             each.recipient: FOUND_UNDECIDED
             if each.reason == FOUND_UNDECIDED
@@ -130,8 +131,10 @@ class Audit:
             msgspec.structs.replace(
                 claim, state=BounceState.SUPPRESSED, reason=reasons[normalise(claim.recipient)]
             )
-            for claim in claims
             if normalise(claim.recipient) in reasons
+            else msgspec.structs.replace(claim, state=BounceState.REJECTED)
+            for claim in claims
+            if normalise(claim.recipient) in reasons or claim.error_code
         ]
         if ends:
             self._ledger.record(ends, until=until)
