@@ -1,12 +1,16 @@
 """A process that is stopped and goes on, as Lambda's are: it does what each line of its input says.
 
 `ask` makes one request with every client that the functions have; `thaw SECONDS` follows a stop
-of so long, which its monotonic clock has not seen.
+of so long, which its monotonic clock has not seen; `call` stops of itself between the last look at
+the clock and the call.
 """
 
 import json
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 
 _running = time.monotonic
 _stood_still = 0.0
@@ -29,6 +33,22 @@ def _say(what: str) -> None:
     sys.stdout.flush()
 
 
+def _stops() -> None:
+    """Until somebody lets it go on; its monotonic clock stands still meanwhile."""
+    global _stood_still  # noqa: PLW0603  (there is one clock a process)
+    began = _running()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    _stood_still += _running() - began
+
+
+def _call(sender: SesSendBounce, turn: Callable[[], None]) -> str:
+    try:
+        sender.warm()
+        return sender.send(bounce(), turn)
+    except TryAgainError as error:
+        return f"answer lost: {error.answer_lost}"
+
+
 def main() -> None:
     global _stood_still  # noqa: PLW0603  (there is one clock a process)
     dynamodb, s3, sqs = clients.dynamodb(), clients.s3(), clients.sqs()
@@ -40,18 +60,16 @@ def main() -> None:
             _stood_still += float(argument)
             _say("thawed")
             continue
+        if verb == "call":
+            _say(_call(sender, _stops))
+            continue
         dynamodb.get_item(TableName="table", Key={"pk": {"S": "x"}})
         s3.head_object(Bucket="bucket", Key="key")
         sqs.get_queue_attributes(QueueUrl="http://queue/x", AttributeNames=["All"])
         appconfig.start_configuration_session(
             ApplicationIdentifier="a", EnvironmentIdentifier="e", ConfigurationProfileIdentifier="p"
         )
-        try:
-            sender.warm()
-            answer = sender.send(bounce(), lambda: None)
-        except TryAgainError as error:
-            answer = f"answer lost: {error.answer_lost}"
-        _say(answer)
+        _say(_call(sender, lambda: None))
 
 
 main()
