@@ -119,7 +119,7 @@ class Audit:
     def _end(
         self, claims: Iterable[LedgerEntry], record: MailRecord | None, until: datetime
     ) -> None:
-        """End the claims on those who, by the mail's record, are not bounced, or whom SES refused."""
+        """End the claims on recipients who are not bounced, by the record, or whom SES refused."""
         reasons = {
             each.recipient: FOUND_UNDECIDED
             if each.reason == FOUND_UNDECIDED
