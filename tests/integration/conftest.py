@@ -125,7 +125,7 @@ class Services(NamedTuple):
         return self.sqs.create_queue(QueueName=name)["QueueUrl"]
 
     def environment(self) -> dict[str, str]:
-        """What a deciding function is told of this stack, which is live and stores mail."""
+        """What the functions are told of this stack, which is live and stores mail."""
         return {
             "BOUNCE_TABLE": BOUNCES,
             "PACE_TABLE": BOUNCES,
@@ -134,10 +134,21 @@ class Services(NamedTuple):
             "MODE": "enforce",
             "REFUSED_MAIL_STOPS": "rule-set",
             "EVENT_DEAD_LETTER_QUEUE_URL": self.queue("events"),
+            "BOUNCE_DEAD_LETTER_QUEUE_URL": self.queue("dead-letters"),
+            "BOUNCE_QUEUE_MAX_RECEIVES": "20",
             "MAILBOX_TABLE": MAILBOXES,
             "MAIL_BUCKET": BUCKET,
             "MAIL_PREFIX": PREFIX,
         }
+
+    def start(
+        self, monkeypatch: pytest.MonkeyPatch, *functions: ModuleType, **variables: str
+    ) -> None:
+        """Have these functions start cold, told of this stack and of what else is named."""
+        for name, value in (self.environment() | variables).items():
+            monkeypatch.setenv(name, value)
+        for function in functions:
+            function.application.cache_clear()
 
 
 class VirtualTime:

@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 
 from functions.inbound import app, audit
-from tests.fakes.bounces import BOUNCE_SENDER, NOBODY
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
-    BUCKET,
-    MAILBOXES,
-    PREFIX,
     Answer,
     Context,
     SesServer,
@@ -42,22 +39,7 @@ class Site:
         self.dynamodb, self.s3, _ = services
         self.ses = ses
         self.printed = printed
-        environment = {
-            "BOUNCE_TABLE": BOUNCES,
-            "PACE_TABLE": BOUNCES,
-            "BOUNCE_QUEUE_URL": services.queue("bounces"),
-            "BOUNCE_SENDER": BOUNCE_SENDER,
-            "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
-            "MODE": "enforce",
-            "MAILBOX_TABLE": MAILBOXES,
-            "MAIL_BUCKET": BUCKET,
-            "MAIL_PREFIX": PREFIX,
-            "USAGE": "managed",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        app.application.cache_clear()
-        audit.application.cache_clear()
+        services.start(monkeypatch, app, audit, USAGE="managed")
 
     def audit(self, *bodies: str) -> list[str]:
         """The places in the batch that come back to the queue."""

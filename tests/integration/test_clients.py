@@ -87,9 +87,7 @@ def made(
         monkeypatch.setattr(clients, name, noted)
     know_domain(services.dynamodb)
     put_mailbox(services.dynamodb)
-    for variable, value in services.environment().items():
-        monkeypatch.setenv(variable, value)
-    app.application.cache_clear()
+    services.start(monkeypatch, app)
     return names
 
 

@@ -25,13 +25,10 @@ from bouncer.aws import clients, wiring
 from bouncer.limiter import Limiter
 from functions.inbound import app as inbound
 from functions.send import app as send
-from tests.fakes.bounces import BOUNCE_SENDER
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
     BUCKET,
-    MAILBOXES,
-    PREFIX,
     Context,
     create_bounce_table,
     create_mailbox_table,
@@ -41,7 +38,7 @@ from tests.integration.builders import (
     ses_event,
     set_date,
 )
-from tests.integration.conftest import Printed, VirtualTime
+from tests.integration.conftest import Printed, Services, VirtualTime
 
 SLOW = 1.9
 """Just in time, every time."""
@@ -165,24 +162,9 @@ class Stack:
         monkeypatch.setattr(wiring, "Limiter", limiter)
         monkeypatch.setattr(time, "time", clock.clock)
         monkeypatch.setattr(time, "sleep", clock.sleep)
-        environment = {
-            "BOUNCE_TABLE": BOUNCES,
-            "PACE_TABLE": BOUNCES,
-            "BOUNCE_QUEUE_URL": self.queue,
-            "BOUNCE_SENDER": BOUNCE_SENDER,
-            "MODE": "enforce",
-            "EVENT_DEAD_LETTER_QUEUE_URL": self.events,
-            "BOUNCE_DEAD_LETTER_QUEUE_URL": self.events,
-            "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-            "MAILBOX_TABLE": MAILBOXES,
-            "MAIL_BUCKET": BUCKET,
-            "MAIL_PREFIX": PREFIX,
-            "USAGE": "managed",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        inbound.application.cache_clear()
-        send.application.cache_clear()
+        services = Services(self.dynamodb, self.s3, self.sqs)
+        dead_letters = {"BOUNCE_DEAD_LETTER_QUEUE_URL": self.events}
+        services.start(monkeypatch, inbound, send, USAGE="managed", **dead_letters)
 
     def mail(self, event: Any) -> bool:
         """Let the inbound function handle it: whether it answered at all."""

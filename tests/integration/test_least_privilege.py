@@ -17,11 +17,10 @@ from functions.inbound import audit
 from functions.receipt_rules import app as rules
 from functions.send import app as send
 from functions.usage import app as usage
-from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
+from tests.fakes.bounces import NOBODY, bounce
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
-    BUCKET,
     MAILBOXES,
     PREFIX,
     Answer,
@@ -68,27 +67,17 @@ def busy_day(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, witness: Witness
 ) -> Witness:
     """Everything that each function ever does with a table has happened once."""
-    environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "MAILBOX_TABLE": MAILBOXES,
-        "BOUNCE_QUEUE_URL": services.queue("bounces"),
-        "EVENT_DEAD_LETTER_QUEUE_URL": services.queue("events"),
-        "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
-        "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-        "BOUNCE_SENDER": BOUNCE_SENDER,
-        "MODE": "enforce",
-        "USAGE": "managed",
-        "MAIL_BUCKET": BUCKET,
-        "MAIL_PREFIX": PREFIX,
-        "LOG_ADDRESSES": "hash",
-        "RECEIPT_RULE_SET": "inbound",
-        "RECEIPT_RULE": "ses-bouncer",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for function in (inbound, audit, send, usage):
-        function.application.cache_clear()
+    services.start(
+        monkeypatch,
+        inbound,
+        audit,
+        send,
+        usage,
+        USAGE="managed",
+        LOG_ADDRESSES="hash",
+        RECEIPT_RULE_SET="inbound",
+        RECEIPT_RULE="ses-bouncer",
+    )
     dynamodb = services.dynamodb
     know_domain(dynamodb)
     put_mailbox(dynamodb, quota_bytes=150, used_bytes=0, quota_messages_per_day=5)

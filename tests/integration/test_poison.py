@@ -10,11 +10,10 @@ from bouncer.delivery.queue import encode
 from functions.inbound import audit
 from functions.send import app as send
 from functions.usage import app as usage
-from tests.fakes.bounces import BOUNCE_SENDER, NOBODY, bounce
+from tests.fakes.bounces import NOBODY, bounce
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
-    MAILBOXES,
     PREFIX,
     QUEUE_KEY,
     Context,
@@ -73,21 +72,7 @@ def notice(message_id: Any = "msg1", **fields: Any) -> dict[str, Any]:
 def site(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, printed: Printed
 ) -> Services:
-    environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "MAILBOX_TABLE": MAILBOXES,
-        "BOUNCE_QUEUE_URL": services.queue("bounces"),
-        "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
-        "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-        "BOUNCE_SENDER": BOUNCE_SENDER,
-        "MODE": "enforce",
-        "MAIL_PREFIX": PREFIX,
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for function in (audit, send, usage):
-        function.application.cache_clear()
+    services.start(monkeypatch, audit, send, usage)
     key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
     services.dynamodb.put_item(TableName=BOUNCES, Item=key)
     know_domain(services.dynamodb)

@@ -184,22 +184,18 @@ def site(
     ses_server: SesServer,
     printed: Printed,
 ) -> Iterator[Site]:
-    environment = {
-        **services.environment(),
-        "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
-        "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-        "USAGE": "managed",
-        "RECEIPT_RULE_SET": "inbound",
-        "RECEIPT_RULE": "ses-bouncer",
-        "AWS_LAMBDA_FUNCTION_NAME": "f",
-        "AWS_LAMBDA_FUNCTION_VERSION": "1",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-        "AWS_LAMBDA_LOG_GROUP_NAME": "g",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "s",
-        "POWERTOOLS_LOGGER_LOG_EVENT": "true",  # an operator's, for another function of his
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    services.start(
+        monkeypatch,
+        USAGE="managed",
+        RECEIPT_RULE_SET="inbound",
+        RECEIPT_RULE="ses-bouncer",
+        AWS_LAMBDA_FUNCTION_NAME="f",
+        AWS_LAMBDA_FUNCTION_VERSION="1",
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512",
+        AWS_LAMBDA_LOG_GROUP_NAME="g",
+        AWS_LAMBDA_LOG_STREAM_NAME="s",
+        POWERTOOLS_LOGGER_LOG_EVENT="true",  # an operator's, for another function
+    )
     dynamodb = services.dynamodb
     key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
     dynamodb.put_item(TableName=BOUNCES, Item=key)
@@ -386,6 +382,21 @@ def test_no_refusal_of_ses_names_anybody(site: Site) -> None:
         site.run(send, batch(queued(f"queued{number}")))
         assert len(site.ses.answers) < 20
         assert told_in(site.said) == []
+
+
+def test_no_bounce_that_has_to_wait_names_anybody(site: Site) -> None:
+    later = f"{time.time() + 60:.6f}"
+    slot: Any = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}, "next_slot": {"N": later}}
+    site.services.dynamodb.put_item(TableName=BOUNCES, Item=slot)
+    site.run(inbound, the_event())
+    assert '"queued"' in site.said
+    for number, error in enumerate(ERRORS.values()):
+        event = the_event()
+        event["Records"][0]["ses"]["mail"]["messageId"] = f"msg{number}"
+        with failing(site.services.sqs, "SendMessage", error):
+            site.run(inbound, event)
+    assert "EventKept" in site.said
+    assert told_in(site.said) == []
 
 
 def test_no_limit_that_is_met_names_anybody(site: Site) -> None:

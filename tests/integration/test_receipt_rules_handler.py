@@ -34,15 +34,9 @@ def ses(
 ) -> SESClient:
     """With the deployed rule, which names nobody yet."""
     know_domain(services.dynamodb)
-    environment = {
-        "PACE_TABLE": BOUNCES,
-        "SEND_INTERVAL_SECONDS": "0.001",
-        "MAILBOX_TABLE": MAILBOXES,
-        "RECEIPT_RULE_SET": SET,
-        "RECEIPT_RULE": BASE,
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    services.start(
+        monkeypatch, SEND_INTERVAL_SECONDS="0.001", RECEIPT_RULE_SET=SET, RECEIPT_RULE=BASE
+    )
     client: SESClient = boto3.client("ses")
     client.create_receipt_rule_set(RuleSetName=SET)
     client.create_receipt_rule(RuleSetName=SET, Rule={"Name": BASE, "Enabled": True, "Actions": []})

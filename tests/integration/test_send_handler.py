@@ -64,16 +64,7 @@ def site(
     site = Site(services, ses_server, printed)
     key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
     services.dynamodb.put_item(TableName=BOUNCES, Item=key)
-    environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "BOUNCE_QUEUE_URL": site.bounce_queue,
-        "BOUNCE_DEAD_LETTER_QUEUE_URL": site.dead_letter_queue,
-        "BOUNCE_QUEUE_MAX_RECEIVES": str(MAX_RECEIVES),
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    app.application.cache_clear()
+    services.start(monkeypatch, app, BOUNCE_QUEUE_MAX_RECEIVES=str(MAX_RECEIVES))
     return site
 
 
@@ -264,23 +255,6 @@ def test_a_failure_that_nobody_foresaw_fails_the_batch_and_the_metrics_are_kept(
     with pytest.raises(ClientError, match="Strange"):
         site.work(record(bounce("b")))
     assert site.printed.counts["CountedBefore"] == 1
-
-
-@pytest.mark.parametrize("addresses", ["hash", "none"])
-def test_where_addresses_are_not_wanted_none_is_printed(
-    site: Site, monkeypatch: pytest.MonkeyPatch, addresses: str
-) -> None:
-    monkeypatch.setenv("LOG_ADDRESSES", addresses)
-    app.application.cache_clear()
-    site.ses.answers = [(400, "MessageRejected", f"{NOBODY} is not verified"), *unavailable()]
-    site.work(
-        record(bounce("a")),
-        record(bounce("b"), tries=MAX_RECEIVES),
-        record(POISON, message_id="poison"),
-    )
-    assert "nobody" not in site.printed.text
-    assert "example.com" not in site.printed.text
-    assert "MessageRejected" in site.printed.text
 
 
 def test_a_message_that_this_stack_did_not_write_is_set_aside_and_not_sent(site: Site) -> None:

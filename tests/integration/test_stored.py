@@ -154,17 +154,7 @@ def test_the_worker_sends_what_waits_once(
     monkeypatch: pytest.MonkeyPatch,
     queue_messages: list[str],
 ) -> None:
-    queue = services.queue("bounces")
-    environment = {
-        "BOUNCE_TABLE": BOUNCES,
-        "PACE_TABLE": BOUNCES,
-        "BOUNCE_QUEUE_URL": queue,
-        "BOUNCE_DEAD_LETTER_QUEUE_URL": services.queue("dead-letters"),
-        "BOUNCE_QUEUE_MAX_RECEIVES": "20",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    app.application.cache_clear()
+    services.start(monkeypatch, app)
     records = [
         {"messageId": name, "body": body, "attributes": {"ApproximateReceiveCount": "1"}}
         for name, body in zip(QUEUED, queue_messages, strict=True)

@@ -34,10 +34,7 @@ def counted(
     printed: Printed,
 ) -> DynamoDBClient:
     """A mailbox with one mail of 100 bytes."""
-    environment = {"BOUNCE_TABLE": BOUNCES, "MAILBOX_TABLE": MAILBOXES, "MAIL_PREFIX": PREFIX}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    app.application.cache_clear()
+    services.start(monkeypatch, app)
     dynamodb = services.dynamodb
     put_mailbox(dynamodb)
     usage = DynamoUsage(

@@ -4,14 +4,6 @@ from tests.integration.builders import ALICE, put_mail, put_mailbox, requests_of
 from tests.integration.inbound.site import Site
 
 
-def test_an_accepted_mail_costs_one_read_and_its_record(site: Site) -> None:
-    put_mailbox(site.dynamodb)
-    put_mail(site.s3, "msg1")
-    seen = requests_of(site.dynamodb)
-    site.mail(ALICE)
-    assert seen == ["BatchGetItem", "UpdateItem"]
-
-
 def test_without_stored_mail_no_size_is_asked_for(site: Site) -> None:
     site.configure(MAIL_BUCKET="")
     put_mailbox(site.dynamodb, size_limit_bytes=1)
