@@ -13,9 +13,9 @@ from bouncer_console.deployment import (
     RegionOption,
     StackOption,
 )
-from bouncer_console.doctor.checks import Finding, Health
 from bouncer_console.doctor.command import DnsOption, findings, show
 from bouncer_console.doctor.dns import DnsError
+from bouncer_console.doctor.finding import Finding, Health
 from bouncer_console.output import Json, fail, note, plain_errors, print_json, report
 
 # An update of the functions' environment; more than that means that something is stuck.

@@ -19,9 +19,10 @@ from bouncer_console.doctor.account import (
     Sending,
     StoredSample,
     Unread,
-    _allows,
 )
-from bouncer_console.doctor.checks import CHECKS, Finding, Health, examine
+from bouncer_console.doctor.checks import CHECKS, examine
+from bouncer_console.doctor.finding import Finding, Health
+from bouncer_console.doctor.grants import allows
 from bouncer_console.policy_in_force import InForce
 from tests.unit.builders import SHIPPED_POLICY
 
@@ -389,4 +390,4 @@ def test_a_resource_policy_lets_ses_in_or_not(statement: dict[str, Any], allowed
         "Action": "s3:PutObject",
     }
     policy = msgspec.json.encode({"Statement": [{**plain, **statement}]}).decode()
-    assert _allows(policy, "s3:PutObject", ":receipt-rule-set/mail:receipt-rule/ours") is allowed
+    assert allows(policy, "s3:PutObject", ":receipt-rule-set/mail:receipt-rule/ours") is allowed

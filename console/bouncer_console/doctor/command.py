@@ -8,9 +8,10 @@ import typer
 from rich.text import Text
 
 from bouncer_console.deployment import DEFAULT_STACK, RegionOption, StackOption
-from bouncer_console.doctor.account import Reader
-from bouncer_console.doctor.checks import Finding, Health, examine
+from bouncer_console.doctor.checks import examine
 from bouncer_console.doctor.dns import DnsError, Resolver
+from bouncer_console.doctor.finding import Finding, Health
+from bouncer_console.doctor.reader import Reader
 from bouncer_console.output import Json, note, plain_errors, print_json, print_table, say
 
 DnsOption = Annotated[
