@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -156,6 +156,8 @@ def plain_errors(*expected: type[Exception]) -> Iterator[None]:
         yield
     except NoRegionError:
         fail("no AWS Region is known here: name it with --region, or set AWS_REGION")
+    except NoCredentialsError:
+        fail("no AWS credentials are known here: set AWS_PROFILE, or run `aws configure`")
     except mendable as error:
         fail(str(error))
 

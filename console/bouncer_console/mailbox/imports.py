@@ -126,7 +126,10 @@ def _to_compare(
     except (NoRegionError, NoCredentialsError) as error:
         if table or region or stack != DEFAULT_STACK:
             raise
-        note(f"{error} So the file is compared with an empty directory.")
+        note(
+            "no AWS account is known here, so the file is compared with an empty directory "
+            f"({error})"
+        )
         return Target(table=_EmptyTable())
 
 
@@ -243,6 +246,10 @@ def _saying_what_is_written(done: Counter[str], plan: Plan) -> Iterator[None]:
         raise
 
 
+def _said(value: object) -> str:
+    return "none" if value is None else str(value) or "empty"
+
+
 def _difference(change: Change) -> dict[str, Any]:
-    parts = [f"{name}: {old!r} -> {new!r}" for name, (old, new) in change.fields.items()]
+    parts = [f"{name}: {_said(old)} -> {_said(new)}" for name, (old, new) in change.fields.items()]
     return {"kind": change.kind, "address": change.address, "difference": ", ".join(parts)}

@@ -57,15 +57,21 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(
     tmp_path: Path, dynamodb: DynamoDBClient
 ) -> None:
     put_mailbox(dynamodb, quota_bytes=5)
-    boxes = [{"address": ALICE, "quota_bytes": 6}, {"address": NOBODY}]
+    boxes = [
+        {"address": ALICE, "quota_bytes": 6, "status": "disabled", "size_limit_bytes": 7},
+        {"address": NOBODY},
+    ]
     path = file(tmp_path, "boxes.json", boxes)
     report = json.loads(mailbox("import", path, "--dry-run", "--json").stdout)
     assert report["dry_run"] is True
     assert report["counts"] == {"changed": 1, "added": 1}
-    assert {each["address"]: each["difference"] for each in report["changes"]} == {
-        ALICE: "quota_bytes: 5 -> 6",
-        NOBODY: "",
-    }
+    differences = {each["address"]: each["difference"] for each in report["changes"]}
+    assert differences[NOBODY] == ""
+    assert sorted(differences[ALICE].split(", ")) == [
+        "quota_bytes: 5 -> 6",
+        "size_limit_bytes: none -> 7",
+        "status: none -> disabled",
+    ]
     assert "1 would be added, 1 would be changed" in mailbox("import", path, "--dry-run").stdout
     assert mailbox_of(dynamodb)["quota_bytes"] == "5"
     assert mailbox_of(dynamodb, NOBODY) == {}
