@@ -164,7 +164,7 @@ def test_an_explanation_tells_facts_rules_and_guards() -> None:
     assert full["facts"]["states"] == ["known", "full"]
     assert (full["facts"]["entry"], full["facts"]["way"]) == ("full@example.com", "address")
     tried = {each["rule"]: each for each in full["rules"]}
-    assert tried["unknown-recipient"]["why"] == "mailbox is full; asks for unknown"
+    assert tried["unknown-recipient"]["why"] == "mailbox is full; needs unknown"
     assert tried["over-quota"]["holds"] is True
     assert explained["proof"] == "spf"
     assert {each["answer"] for each in explained["guards"]} == {"no objection"}
@@ -182,5 +182,5 @@ def test_short_is_the_rule_that_decides_and_verbose_is_all() -> None:
     assert "over-quota" in short
     assert "mailbox-moved" not in short
     assert "full@example.com answers (address); it is known, full" in short
-    assert "mailbox is full; asks for moved" in verbose
+    assert "mailbox is full; needs moved" in verbose
     assert "auto-submitted" in verbose

@@ -81,13 +81,13 @@ def test_the_trials_name_the_condition_that_failed_in_each_rule_up_to_the_one_th
         + rule('action = "drop"', "never-asked")
     )
     assert trials(rules, mail(), facts()) == [
-        Trial("spam", "when.spam", "spam is PASS; asks for FAIL"),
-        Trial("known", "when.mailbox", "mailbox is unknown; asks for known"),
-        Trial("stranger", "unless.sender", "sender is pat@sender.example; not for @sender.example"),
+        Trial("spam", "when.spam", "spam is PASS; needs FAIL"),
+        Trial("known", "when.mailbox", "mailbox is unknown; needs known"),
+        Trial("stranger", "unless.sender", "sender is pat@sender.example; excludes @sender.example"),
         Trial(
             "elsewhere",
             "unless.recipient",
-            "recipient is nobody@example.com; not for @example.com",
+            "recipient is nobody@example.com; excludes @example.com",
         ),
         Trial("decides", None),
     ]

@@ -76,7 +76,7 @@ class Trial(msgspec.Struct, frozen=True):
     failed: str | None
     """The condition that did not hold, such as `when.mailbox`; None: the rule decides."""
     why: str = ""
-    """How it is instead: "mailbox is known; asks for unknown"."""
+    """How it is instead: "mailbox is known; needs unknown"."""
     unknown: bool = False
     """Whether nobody knows if it holds, which is not enough for a rule to decide."""
 
@@ -251,8 +251,8 @@ def _trial(
     place, _, name = condition.partition(".")
     given = rule.section.when if place == "when" else rule.section.unless
     asked = getattr(given, name)
-    asks = "asks for" if place == "when" else "not for"
-    why = f"{when.said(name, asked, mail, facts)}; {asks} {_written(asked)}"
+    wants = "needs" if place == "when" else "excludes"
+    why = f"{when.said(name, asked, mail, facts)}; {wants} {_written(asked)}"
     return Trial(rule.section.name, condition, why, unknown)
 
 
