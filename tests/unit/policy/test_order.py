@@ -83,7 +83,9 @@ def test_the_trials_name_the_condition_that_failed_in_each_rule_up_to_the_one_th
     assert trials(rules, mail(), facts()) == [
         Trial("spam", "when.spam", "spam is PASS; needs FAIL"),
         Trial("known", "when.mailbox", "mailbox is unknown; needs known"),
-        Trial("stranger", "unless.sender", "sender is pat@sender.example; excludes @sender.example"),
+        Trial(
+            "stranger", "unless.sender", "sender is pat@sender.example; excludes @sender.example"
+        ),
         Trial(
             "elsewhere",
             "unless.recipient",
