@@ -1,6 +1,6 @@
 """The directory, every one of them: the same entries give the same answer."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bouncer.aws.directory import DynamoDirectory
 from bouncer.mailboxes import Directory, Mailbox, StaticDirectory, Status, as_imported
+from tests.fakes.bounces import NOBODY
 from tests.integration.builders import ALICE, MAILBOXES, put_mailbox
 
 
@@ -30,7 +31,10 @@ class Make:
                 "catch_all": each.catch_all,
                 "separator": each.separator,
                 "quota_bytes": each.quota_bytes,
+                "used_bytes": each.used_bytes,
+                "size_limit_bytes": each.size_limit_bytes,
                 "alias_for": each.alias_for,
+                "moved_to": each.moved_to,
             }
             present = {name: value for name, value in fields.items() if value is not None}
             put_mailbox(self._dynamodb, address, **present)
@@ -42,21 +46,42 @@ def make(dynamodb: Any) -> Make:
     return Make(dynamodb)
 
 
-def both(make: Make, *entries: Mailbox) -> tuple[Directory, Directory]:
-    return make.in_memory(entries), make.in_dynamodb(entries)
+@pytest.fixture(params=["in memory", "in DynamoDB"])
+def directory(make: Make, request: pytest.FixtureRequest) -> Callable[..., Directory]:
+    """Either directory, of the entries that it is given."""
+    made = make.in_memory if request.param == "in memory" else make.in_dynamodb
+    return lambda *entries: made(entries)
+
+
+def found(directory: Directory, recipient: str) -> Mailbox | None:
+    said = directory.look_up([recipient])
+    assert list(said) == [recipient]
+    return said[recipient].mailbox
 
 
 @pytest.mark.parametrize(
-    "recipient",
-    [ALICE, "Alice@Example.COM", "alice+tag@example.com", "nobody@example.com", "x@other.example"],
+    ("entries", "recipient", "answers"),
+    [
+        ([ALICE], ALICE, ALICE),
+        ([ALICE], "Alice@EXAMPLE.com", ALICE),
+        ([ALICE], NOBODY, None),
+        ([ALICE], "alice@other.example", None),
+        ([ALICE], "alice+news@example.com", ALICE),
+        ([ALICE, "alice+news@example.com"], "alice+news@example.com", "alice+news@example.com"),
+        ([ALICE], "alice-news@example.com", None),
+        ([ALICE], "+news@example.com", None),
+        (["@example.com"], NOBODY, "@example.com"),
+        (["@example.com", ALICE], ALICE, ALICE),
+        (["@example.com"], "nobody@other.example", None),
+        (["@example.com"], "nobody@sub.example.com", None),
+        (["bob@xn--bcher-kva.example"], "bob@bücher.example", "bob@xn--bcher-kva.example"),
+    ],
 )
-def test_every_directory_says_the_same_of_a_recipient(make: Make, recipient: str) -> None:
-    said = [
-        each.look_up([recipient])
-        for each in both(make, Mailbox(address=ALICE, quota_bytes=100, status=Status.DISABLED))
-    ]
-    assert said[0] == said[1]
-    assert list(said[0]) == [recipient]
+def test_who_answers_for_a_recipient(
+    directory: Callable[..., Directory], entries: list[str], recipient: str, answers: str | None
+) -> None:
+    mailbox = found(directory(*(Mailbox(address=each) for each in entries)), recipient)
+    assert (mailbox.address if mailbox else None) == answers
 
 
 LOCALS = st.sampled_from(["alice", "bob", "alice+a", "bob-news", "carol"])
@@ -65,7 +90,9 @@ ENTRIES = st.dictionaries(
     st.fixed_dictionaries(
         {},
         optional={
-            "alias_for": LOCALS.map(lambda local: f"{local}@example.com"),
+            "alias_for": (LOCALS | st.just("alice+tag")).map("{}@example.com".format)
+            | st.just("somebody@elsewhere.example"),
+            "moved_to": st.just("new@example.net"),
             "status": st.sampled_from(Status),
             "quota_bytes": st.integers(1, 10),
         },
@@ -73,7 +100,8 @@ ENTRIES = st.dictionaries(
     max_size=4,
 )
 DOMAIN = st.none() | st.fixed_dictionaries(
-    {"catch_all": st.booleans(), "separator": st.sampled_from(["+", "-", ""])}
+    {"catch_all": st.booleans(), "separator": st.sampled_from(["+", "-", ""])},
+    optional={"quota_bytes": st.integers(1, 10), "size_limit_bytes": st.integers(1, 10)},
 )
 
 
@@ -93,5 +121,5 @@ def test_whatever_the_entries_are_every_directory_says_the_same(
     if domain is not None:
         boxes.append(Mailbox(address="@example.com", **domain))
     recipients = [f"{local}@example.com" for local in asked]
-    in_memory, in_dynamodb = both(make, *boxes)
+    in_memory, in_dynamodb = make.in_memory(boxes), make.in_dynamodb(boxes)
     assert in_memory.look_up(recipients) == in_dynamodb.look_up(recipients)
