@@ -249,8 +249,6 @@ class DynamoDBClient(Client):
 
         def do() -> dict[str, Any]:
             if self._falls("conflict"):
-                if self._kernel.current is not None:
-                    self._kernel.current.hampered = True  # so often, perhaps, that its time ends
                 raise _cancelled([{"Code": "TransactionConflict"} for _ in items])
             return self._db.transact(items, token)
 

@@ -125,7 +125,7 @@ class Lambda:
                 if cold:
                     kernel.pause(kernel.chance.uniform(*_COLD_START))
                 self._start_up()
-                began = actor.began = kernel.now
+                began = kernel.now
                 context = Context(name, name, kernel, began + self._timeout)
                 kernel.after(self._timeout, lambda: self._time_out(actor))
                 outcome[0] = Outcome(result=self._module.handler(event, context))

@@ -6,7 +6,7 @@ from typing import Any
 
 from bouncer import timing
 from bouncer.mail_record import FOUND_UNDECIDED
-from sim.expressions import Item
+from sim import excuses
 from sim.kernel import Actor
 from sim.receiving import Mail
 from sim.ses import WINDOW, Call
@@ -17,8 +17,6 @@ _ENDS = ("sent", "suppressed", "expired", "rejected", "dead-lettered")
 _WITHIN = 1e-6
 # From the last look at the clock to the call: the lead, a connection that is opened, the turn.
 _AFTER_THE_LOOK = 15.0
-# Who comes to the mail's record so late has no time to write it; the audit takes care.
-_NO_TIME = timing.INBOUND_TIMEOUT - timing.RESERVE - timing.ATTEMPT - 0.1
 
 
 # --- As soon as a call starts ------------------------------------------------------------------
@@ -58,9 +56,7 @@ def of_answer(world: World, event: Any, actor: Actor) -> list[Violation]:
 
 def _handled_or_kept(world: World, event: Any, actor: Actor) -> Iterator[Violation]:
     """Who answers has handled every recipient, or kept the event; a failure is not swallowed."""
-    if actor.hampered or actor.stood_still or world.faults.has("wrong-clock"):
-        return
-    if world.kernel.now - actor.began > _NO_TIME:
+    if excuses.left_to_the_audit(actor):
         return
     ses = event["Records"][0]["ses"]
     message_id = ses["mail"]["messageId"]
@@ -79,9 +75,7 @@ def _handled_or_kept(world: World, event: Any, actor: Actor) -> Iterator[Violati
 
 def _pace(world: World, call: Call, previous: Call | None) -> Iterator[Violation]:
     """Two calls never start closer than the interval, as long as the clocks are as stated."""
-    if previous is None or world.faults.has("wrong-clock"):
-        return
-    if call.suspended or previous.suspended:
+    if previous is None or excuses.wrong_clock(world) or excuses.held_up(call, previous):
         return
     gap = call.start - previous.start
     if gap < world.interval - _WITHIN:
@@ -95,19 +89,19 @@ def _pace(world: World, call: Call, previous: Call | None) -> Iterator[Violation
 def _penalty(world: World, call: Call) -> Iterator[Violation]:
     """Who was throttled makes room for two intervals."""
     before = world.ses.throttled.pop(call.actor, None)
-    if before is None or call.run.failures or world.faults.has("wrong-clock"):
-        return  # what a wrong clock had stored is repaired, the penalty with it
-    if call.start - before < 2 * world.interval - 2 * CLOCK_ERROR:
+    if before is None or excuses.wrong_clock(world) or excuses.penalty_not_written(before):
+        return
+    if call.start - before.start < 2 * world.interval - 2 * CLOCK_ERROR:
         yield Violation(
             invariant="penalty",
-            what=f"{call.actor} calls {call.start - before:.3f} s after it was throttled",
+            what=f"{call.actor} calls {call.start - before.start:.3f} s after it was throttled",
             message_id=call.message_id,
         )
 
 
 def _fresh_connection(call: Call) -> Iterator[Violation]:
-    """No call goes out on a connection that may be dead, unless it died on the way to the call."""
-    if call.idle > timing.STALE + timing.LEAD + 1.0 and not call.run.stood_still:
+    """No call goes out on a connection that may be dead."""
+    if call.idle > timing.STALE + timing.LEAD + 1.0:
         yield Violation(
             invariant="fresh-connection",
             what=f"{call.actor} calls on a connection that was idle for {call.idle:.0f} s",
@@ -128,11 +122,8 @@ def _late(world: World, call: Call) -> Iterator[Violation]:
 
 def _window(world: World, call: Call) -> Iterator[Violation]:
     """Nothing is sent after the 24 hours, nor in their last minutes."""
-    if world.faults.has("wrong-clock"):
-        return
     age = call.start - world.ses.received[call.message_id]
-    slack = _AFTER_THE_LOOK + (60.0 if world.faults.has("frozen") else 0.0)
-    if age > min(WINDOW - world.margin + slack, WINDOW):
+    if age > min(WINDOW - world.margin + _AFTER_THE_LOOK, WINDOW):
         yield Violation(
             invariant="window",
             what=f"a call {age:.0f} s after the mail",
@@ -145,7 +136,7 @@ def _claimed(world: World, call: Call) -> Iterator[Violation]:
     for recipient in call.recipients:
         item = world.bounces.items.get((f"message#{call.message_id}", f"recipient#{recipient}"))
         state = item["state"]["S"] if item is not None else "none"
-        if state != "claimed" and not world.faults.has("wrong-clock"):
+        if state != "claimed" and not excuses.wrong_clock(world):
             yield Violation(
                 invariant="claimed",
                 what=f"a call for {recipient}, which is {state}",
@@ -211,21 +202,6 @@ def _withheld(world: World, mail: Mail, recipient: str) -> bool:
     return any(FOUND_UNDECIDED in line and line.endswith(f" {recipient}") for line in lines)
 
 
-def _refused_before(item: Item) -> bool:
-    """Somebody took a rejected bounce up again, and died: its line still says why it was one."""
-    return bool(item.get("error_code", {}).get("S"))
-
-
-def _ended_otherwise(world: World, message_id: str, recipient: str) -> bool:
-    """Whether the mail's record says that its sender is not told of this recipient."""
-    lines = world.bounces.items.get((f"message#{message_id}", "mail"), {}).get("recipients", {})
-    return any(
-        line.endswith(f" {recipient}")
-        and (FOUND_UNDECIDED in line or not line.startswith("bounce "))
-        for line in lines.get("SS", [])
-    )
-
-
 def _told_or_recorded(world: World) -> Iterator[Violation]:
     """Every refused recipient's sender is told, or a reason is on record."""
     told = {(c.message_id, r) for c in world.ses.sent for r in c.recipients}
@@ -235,12 +211,7 @@ def _told_or_recorded(world: World) -> Iterator[Violation]:
         if not mail.sender or mail.headers or mail.id in kept:
             continue
         for recipient in filter(lambda each: _refused(world, each), mail.recipients):
-            line = world.bounces.items.get((f"message#{mail.id}", f"recipient#{recipient}"), {})
-            recorded = (
-                _state(world, mail, recipient) in _ENDS
-                or _withheld(world, mail, recipient)
-                or _refused_before(line)
-            )
+            recorded = _state(world, mail, recipient) in _ENDS or _withheld(world, mail, recipient)
             if (mail.id, recipient) not in told and not recorded:
                 yield Violation(
                     invariant="told-or-recorded",
@@ -256,10 +227,10 @@ def _once(world: World) -> Iterator[Violation]:
         its = [
             c for c in world.ses.sent if c.message_id == message_id and recipient in c.recipients
         ]
-        lost = min(1, sum(not call.answered and not call.crashed for call in its))
-        # Whose clock is half a minute ahead takes a lease that holds for one that ran out.
-        wrong = int(world.faults.has("wrong-clock"))
-        if times > 1 + lost + wrong + sum(call.crashed for call in its):
+        unknown = [excuses.died_after(call) or excuses.note_failed(call) for call in its]
+        pairs = zip(its, unknown, strict=True)
+        lost = min(1, sum(not call.answered and not excused for call, excused in pairs))
+        if times > 1 + lost + sum(unknown):
             yield Violation(
                 invariant="once",
                 what=f"{times} bounces for {recipient}",
@@ -272,7 +243,7 @@ def _lost_answers(world: World) -> Iterator[Violation]:
     lost: Counter[tuple[str, str]] = Counter()
     crashed: set[str] = set()
     for call in world.ses.calls:
-        if call.crashed:
+        if excuses.died_after(call) or excuses.note_failed(call):
             crashed.add(call.message_id)
         elif call.lost:
             lost.update((call.message_id, recipient) for recipient in call.recipients)
@@ -301,17 +272,17 @@ def _sent_is_true(world: World) -> Iterator[Violation]:
 def _claims_end(world: World) -> Iterator[Violation]:
     """Nothing is held or waits for ever."""
     kept = _kept(world)
-    # Two that hold one lease, by a clock that is wrong, write over each other's ends.
-    told = {c.message_id for c in world.ses.sent} if world.faults.has("wrong-clock") else set()
     for (pk, sk), item in sorted(world.bounces.items.items()):
         state = item.get("state", {}).get("S")
         message_id = pk.removeprefix("message#")
-        # Who died, or could not write, after his call left a claim that nobody may take up.
-        unsaid = any(c.message_id == message_id and c.crashed for c in world.ses.sent)
-        excused = unsaid or message_id in kept or message_id in told or _refused_before(item)
-        # By another policy, hours later: of this recipient the record has told his end before.
-        excused = excused or _ended_otherwise(world, message_id, sk.removeprefix("recipient#"))
-        if state in ("claimed", "queued") and not excused:
+        if state not in ("claimed", "queued"):
+            continue
+        recipient = sk.removeprefix("recipient#")
+        its = [
+            c for c in world.ses.sent if c.message_id == message_id and recipient in c.recipients
+        ]
+        unsaid = any(excuses.note_failed(call) for call in its)
+        if not (unsaid or message_id in kept):
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id
             )
@@ -343,10 +314,10 @@ def _usage(world: World) -> Iterator[Violation]:
         if not sk.startswith("usage#") or "returned_at" in item:
             continue
         message_id = pk.removeprefix("message#")
-        sums[item["mailbox"]["S"]] += int(item["size"]["N"])
-        deleted = world.deleted.get(message_id)
-        late = deleted is not None and float(item["counted_at"]["N"]) > deleted - 120
-        if deleted is not None and not late and not any(message_id in body for body in waits):
+        size = int(item["size"]["N"])  # 0 of what was deleted before it was counted
+        sums[item["mailbox"]["S"]] += size
+        deleted = message_id in world.deleted
+        if size and deleted and not any(message_id in body for body in waits):
             yield Violation(
                 invariant="given-back", what=f"{sk} is still counted", message_id=message_id
             )

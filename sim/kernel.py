@@ -7,6 +7,7 @@ here looks at a real clock or at real chance, so a seed decides everything.
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from greenlet import getcurrent, greenlet
@@ -61,14 +62,8 @@ class Actor:
         self._wake: int | None = None
         self.doomed = False
         self.ended = False
-        self.began = kernel.now
-        """Of its work: a cold start is none."""
-        self.failures = 0
-        """How many of its requests were made and given up."""
-        self.hampered = False
-        """It could not write the mail's record or keep its event, or collided for too long."""
-        self.stood_still = False
-        """It was frozen in the middle of its work."""
+        self.counted: Counter[str] = Counter()
+        """What it said of itself: the metrics that it counted, by name."""
 
     def kill(self) -> None:
         """It never comes back from where it waits; what it did stays done."""
@@ -118,6 +113,8 @@ class Kernel:
         self.now = start
         self.chance = random.Random(seed)
         self.hub: greenlet = getcurrent()
+        self.counted: Counter[str] = Counter()
+        """The metrics that anybody counted."""
         self.current: Actor | None = None
         self._lines: list[tuple[float, str, str, str]] = []
         self.steps = 0
@@ -167,6 +164,12 @@ class Kernel:
             self.steps += 1
             action()
         self.now = until
+
+    def count(self, metric: str) -> None:
+        """The product counts something."""
+        self.counted[metric] += 1
+        if self.current is not None:
+            self.current.counted[metric] += 1
 
     def note(self, call: str, outcome: str = "") -> None:
         """One line of the trace: when, who, what, and what came of it."""

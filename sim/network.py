@@ -21,8 +21,6 @@ from sim.kernel import Kernel, Killed
 _URL = "https://aws.invalid"
 _LOST = (ConnectionClosedError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError)
 _PASSING = ("Throttl", "Exceeded", "SlowDown", "TooManyRequests", "RequestTimeout")
-RECORD = " mail"
-"""How the write of a mail's record is noted: the item's sort key comes last."""
 # The longest that a process is held up between its last look at the clock and the call.
 HELD_UP = 0.019
 _ALL = 16384
@@ -117,7 +115,6 @@ class Network(NamedTuple):
         if "frozen" in chances and self.faults.falls("frozen", self.kernel.now):
             seconds = self.kernel.chance.choice((0.3, 2.0, 8.0, 20.0, 45.0))
             self.kernel.note("!", f"frozen for {seconds} s")
-            actor.stood_still = True
             actor.machine.freeze()
             self.kernel.pause(seconds)
             actor.machine.thaw()
@@ -159,13 +156,8 @@ class Client:
                 facts = {"response": (_Http(status), error.response), "caught_exception": None}
             except _LOST as error:
                 failed, facts = error, {"response": None, "caught_exception": error}
-            try:
-                self._emit("needs-retry", operation, attempts=attempt, **facts)
-            except Exception:
-                self._failed(what)
-                raise
+            self._emit("needs-retry", operation, attempts=attempt, **facts)
             if attempt == self._tries:
-                self._failed(what)
                 raise failed
             self._kernel.pause(min(20.0, self._kernel.chance.random() * 2 ** (attempt - 1)))
             attempt += 1
@@ -188,12 +180,6 @@ class Client:
 
     def _emit(self, event: str, operation: str, **facts: Any) -> None:
         self.meta.events.emit(event, self._service, operation, **facts)
-
-    def _failed(self, what: str) -> None:
-        actor = self._kernel.current
-        if actor is not None and self._service != "ses":
-            actor.failures += 1
-            actor.hampered |= self._service == "sqs" or what.endswith(RECORD)
 
     def _try[T](self, operation: str, what: str, do: Callable[[], T], body: str) -> T:
         note = self._kernel.note

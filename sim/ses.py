@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -34,17 +35,16 @@ class Call(msgspec.Struct, kw_only=True):
     """How long its connection had been idle."""
     suspended: bool
     """The process stood still between its last look at the clock and the call."""
-    failures: int
-    """How many of its process's requests had failed before."""
+    before: Counter[str]
+    """What its process had counted before."""
     accepted: bool = False
     answered: bool = False
     lost: bool = False
     """It went out, and its answer never came."""
 
-    @property
-    def crashed(self) -> bool:
-        """Its process died, or a request of it failed afterwards: the note, perhaps."""
-        return self.run.doomed or self.run.failures > self.failures
+    def said_since(self, metric: str) -> bool:
+        """Whether its process counted this afterwards."""
+        return self.run.counted[metric] > self.before[metric]
 
 
 class Ses:
@@ -68,8 +68,8 @@ class Ses:
         """Message id to when SES took the mail in."""
         self.calls: list[Call] = []
         self.sent: list[Call] = []
-        self.throttled: dict[str, float] = {}
-        """Actor to when its last call started that was throttled."""
+        self.throttled: dict[str, Call] = {}
+        """Actor to its last call that was throttled."""
         self.on_call: Callable[[Call], None] = lambda _: None
 
     def down(self) -> bool:
@@ -170,7 +170,7 @@ class SESClient(Client):
             recipients=people,
             idle=0.0,
             suspended=False,
-            failures=actor.failures,
+            before=actor.counted.copy(),
         )
         self._call = call
         what = f"SendBounce {call.message_id} {' '.join(people)}"
@@ -179,7 +179,7 @@ class SESClient(Client):
             answer = self.request("SendBounce", what, lambda: self._ses.send_bounce(call), body)
         except ClientError as error:
             if error.response["Error"]["Code"] == "Throttling":
-                self._ses.throttled[actor.name] = call.start
+                self._ses.throttled[actor.name] = call
             raise
         call.answered = True
         return answer
