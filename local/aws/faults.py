@@ -107,6 +107,8 @@ class Door:
             return
         if fault is Fault.SLOW:
             await asyncio.sleep(hang / 2)
+        if fault is Fault.LATE:
+            body = _delayed(body, self._weather.odds.late_message)
         said: list[dict[str, Any]] = []
         await self._app(scope, _replay(body), _keep(said))
         if read:
@@ -125,6 +127,12 @@ class Door:
     async def _once_more(self, scope: Scope, body: bytes) -> None:
         await asyncio.sleep(self._weather.odds.slow_seconds)
         await self._app(scope, _replay(body), _keep([]))
+
+
+def _delayed(body: bytes, seconds: int) -> bytes:
+    """A SendMessage whose message is seen so much later."""
+    asked = json.loads(body)
+    return json.dumps(asked | {"DelaySeconds": asked.get("DelaySeconds", 0) + seconds}).encode()
 
 
 def _service(target: bytes, body: bytes) -> str:

@@ -30,6 +30,9 @@ logger = logging.getLogger("local.aws.rules")
 # the audit has looked at the mail, and after.
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 10.0, 10.0, 10.0, 10.0)
 
+# The account's Lambda concurrency, so to speak: so many functions run for SES at once.
+_CONCURRENT_CALLS = 8
+
 type Rule = Mapping[str, Any]
 """A receipt rule as DescribeReceiptRule returns it."""
 
@@ -109,6 +112,7 @@ class RuleRunner:
         self._sns = sns
         self._may = may
         self._weather = weather
+        self._calls = threading.Semaphore(_CONCURRENT_CALLS)
         self.own_bounce: Callable[[ReceivedMail, Mapping[str, Any], list[str]], None] | None = None
         """Sends the DSN of SES's own Bounce action."""
         self._actions: dict[str, Callable[[_Run], str]] = {
@@ -274,12 +278,15 @@ class RuleRunner:
         if self._weather.refuses():
             raise _NoAnswerError("TooManyRequestsException")
         try:
-            answer = self._lambda.invoke(
-                FunctionName=arn, InvocationType=kind, Payload=json.dumps(event)
-            )
+            with self._calls:
+                answer = self._lambda.invoke(
+                    FunctionName=arn, InvocationType=kind, Payload=json.dumps(event)
+                )
+                payload = answer["Payload"].read()
         except BotoCoreError as silence:  # SES waits no longer; the function may go on meanwhile
             raise _NoAnswerError(str(silence)) from silence
-        payload = answer["Payload"].read()
+        if self._weather.unheard():
+            raise _NoAnswerError("nothing was heard of the answer")
         if answer.get("FunctionError"):
             raise _NoAnswerError(payload.decode())
         return payload

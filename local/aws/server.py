@@ -36,8 +36,8 @@ from local.aws.weather import FORECAST, Weather
 
 logger = logging.getLogger("local.aws")
 
-# Rules run so many mails at a time; the account's Lambda concurrency, so to speak.
-_CONCURRENT_MAILS = 8
+# Rules run so many mails at a time; in bad weather most of them wait for SES's next try.
+_CONCURRENT_MAILS = 64
 # SES waits so long for a function's answer (AWS's documentation), and asks once; whether it comes
 # again is the weather's to say.
 _SES_CALLS = BotoConfig(read_timeout=30, retries={"total_max_attempts": 1})

@@ -8,7 +8,8 @@ and SES do is hit: the tester's own requests, with the account's root key, never
     killers      environments are killed at any moment, three in two seconds
     crashes      environments are killed and frozen at any moment; SES calls again, or never
     refusals     invocations are refused (429), and fail
-    post         SNS and SQS are late, bring things twice and out of order
+    deaf         SES hears no function's answer: it calls again and again, or never, by the seed
+    post         SNS and SQS are late, out of order, and bring things twice
     tables       DynamoDB throttles, fails, is slow, loses its answers, reads what was before
     bounces      SES fails, is slow, and takes a call whose answer is lost
     storm        all of it
@@ -44,6 +45,8 @@ class Fault(StrEnum):
     """Answered as it was before."""
     TWICE = "twice"
     """Done once more, later."""
+    LATE = "late"
+    """Done, and what comes of it is seen later, behind what was done afterwards."""
 
 
 class Step(StrEnum):
@@ -104,9 +107,13 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
     """Longer than the functions' clients wait for an answer."""
     refused: float = 0.0
     """The share of invocations by SES that are refused or fail before the function runs."""
+    unheard: float = 0.0
+    """The share of the others that run to their end, and SES hears nothing of it."""
     late_notice: float = 0.0
     """The share of notices that come late; as many come twice."""
     latest_notice: float = 8.0
+    late_message: int = 6
+    """Seconds by which a message of a queue is late."""
     kill_every: float = 0.0
     """Seconds between two functions' processes that are killed, about; 0 is never."""
     freeze_every: float = 0.0
@@ -117,7 +124,7 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
 
 _TABLE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST, Fault.STALE)
 _BOUNCE = (Fault.THROTTLED, Fault.FAILED, Fault.SLOW, Fault.ANSWER_LOST)
-_QUEUE = (Fault.FAILED, Fault.ANSWER_LOST, Fault.TWICE)
+_QUEUE = (Fault.FAILED, Fault.ANSWER_LOST, Fault.TWICE, Fault.LATE)
 
 # A cold start takes longer than most work; if it were hit as often, little work would be begun.
 _BEGINNERS = 0.5
@@ -131,6 +138,7 @@ WEATHERS = {
     "killers": Odds(kill_every=0.7),
     "crashes": Odds(kill_every=1.5, freeze_every=4.0),
     "refusals": Odds(refused=0.4),
+    "deaf": Odds(refused=0.3, unheard=1.0),
     "post": Odds(queue=_QUEUE, fault=0.2, late_notice=0.4),
     "tables": Odds(table=_TABLE, fault=0.08),
     "bounces": Odds(bounce=_BOUNCE, fault=0.3),
@@ -221,11 +229,18 @@ class Weather:
 
     def refuses(self) -> bool:
         """Whether an invocation by SES is refused."""
+        return self._happens(self.odds.refused, "invocation refused")
+
+    def unheard(self) -> bool:
+        """Whether SES does not hear what an invocation answers."""
+        return self._happens(self.odds.unheard, "invocation unheard")
+
+    def _happens(self, odds: float, what: str) -> bool:
         with self._lock:
-            refused = self._random.random() < self.odds.refused
-            if refused:
-                self._count("invocation refused")
-        return refused
+            happens = self._random.random() < odds
+            if happens:
+                self._count(what)
+        return happens
 
     def notices(self) -> Iterable[float]:
         """When a notice is published, in seconds from now: once or twice."""

@@ -230,6 +230,23 @@ def test_every_sender_is_told_in_other_weather(weather: Site, forecast: str) -> 
     assert max(map(len, passed.bounces.values())) <= 2
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1, id="ses-calls-again"),
+        pytest.param(2, marks=long, id="ses-never-calls-again"),
+    ],
+)
+def test_whoever_is_called_again_and_again_tells_each_sender_once(weather: Site, seed: int) -> None:
+    """SES hears nothing for half a minute; by then each mail was called for often, and audited."""
+    passed = mail_through(weather, f"deaf:{seed}")
+    assert passed.befell["invocation unheard"] >= MAILS // 2
+    lost = lost_invocations(weather, passed)
+    assert bool(lost) == (seed == 2), "SES gave nothing up, or everything"
+    nothing_vanished(weather, passed)
+    assert passed.twice == []
+
+
 @long
 @pytest.mark.parametrize("forecast", ["crashes:1", "crashes:2", "storm:1", "storm:2"])
 def test_every_sender_is_told_in_the_worst_weather(weather: Site, forecast: str) -> None:
