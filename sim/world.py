@@ -384,9 +384,10 @@ class World:
         """The operator has mended what was wrong, and lets everything be tried again."""
         self.kernel.note("redrive")
         for message in [*self.event_dead_letters.messages.values()]:
-            payload = msgspec.json.decode(message.body)["requestPayload"]
+            (record,) = msgspec.json.decode(message.body)["requestPayload"]["Records"]
             self.event_dead_letters.delete([message.id])
-            self.inbound.send(payload)
+            notice = {"notificationType": "Received", **record["ses"]}
+            self.audit_queue.put(msgspec.json.encode(notice).decode(), 0.0)
         for message in [*self.bounce_dead_letters.messages.values()]:
             self.bounce_dead_letters.delete([message.id])
             self.bounce_queue.put(message.body)

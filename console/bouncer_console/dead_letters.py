@@ -41,7 +41,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime | None = None
     verdict: str = "unreadable"
     """Or again, or too old."""
-    payload: Any = None
+    again: str = ""
+    """What its queue is given, if not the body."""
 
 
 def redrive(
@@ -52,9 +53,9 @@ def redrive(
 ) -> None:
     """Try the dead letters again, where they failed.
 
-    Bounces go to the queue, events to the function, notices of mails to the audit, deletions of
-    stored mail to the mailboxes' usage. A bounce or an event that is too old for SES's 24 hours,
-    and whatever is unreadable, stays where it is.
+    Bounces go to the queue, events and notices of mails to the audit, deletions of stored mail to
+    the mailboxes' usage. A bounce or an event that is too old for SES's 24 hours, and whatever is
+    unreadable, stays where it is.
     """
     with plain_errors(DeploymentError):
         deployment = Deployment.find(stack, region)
@@ -205,7 +206,7 @@ def _event_letter(handle: str, body: str) -> Letter:
         why=why,
         handle=handle,
         body=body,
-        payload=payload,
+        again=json.dumps({"notificationType": "Received", **payload["Records"][0]["ses"]}),
     )
 
 
@@ -251,8 +252,8 @@ class _Kind(NamedTuple):
     read: Callable[[str, str], Letter]
     dead: Callable[[Deployment], str]
     """Their queue; "" where the stack has none."""
-    back: Callable[[Deployment], str] | None = None
-    """The queue that they go back to; None: they go to the function."""
+    back: Callable[[Deployment], str]
+    """The queue that they go back to."""
     expires: bool = True
     """Whether SES's 24 hours end it."""
 
@@ -263,7 +264,12 @@ _KINDS = {
         dead=lambda stack: stack.output("BounceDeadLetterQueue"),
         back=lambda stack: stack.output("BounceQueue"),
     ),
-    "event": _Kind(_event_letter, dead=lambda stack: stack.output("EventDeadLetterQueue")),
+    # Not to the function: the mail was delivered meanwhile, and the audit knows what that means.
+    "event": _Kind(
+        _event_letter,
+        dead=lambda stack: stack.output("EventDeadLetterQueue"),
+        back=lambda stack: stack.output("AuditQueue"),
+    ),
     # The audit looks at old mail too: it ends what was left open, and bounces nobody.
     "notice": _Kind(
         _notice_letter,
@@ -294,18 +300,9 @@ def try_again(deployment: Deployment, letter: Letter) -> str:
     """Try one again; what came of it, or "" when it was left alone."""
     if letter.verdict != "again":
         return ""
-    sqs = deployment.client("sqs")
-    if back := _KINDS[letter.kind].back:
-        sqs.send_message(QueueUrl=back(deployment), MessageBody=letter.body)
-        result = "queued"
-    else:
-        answer = deployment.client("lambda").invoke(
-            FunctionName=deployment.output("InboundFunction"), Payload=json.dumps(letter.payload)
-        )
-        payload = answer["Payload"].read().decode()
-        if answer.get("FunctionError"):
-            return f"failed again: {payload}"
-        result = payload
-    queue = _KINDS[letter.kind].dead(deployment)
-    sqs.delete_message(QueueUrl=queue, ReceiptHandle=letter.handle)
-    return result
+    sqs, kind = deployment.client("sqs"), _KINDS[letter.kind]
+    sqs.send_message(
+        QueueUrl=kind.back(deployment), MessageBody=letter.again or letter.body, DelaySeconds=0
+    )
+    sqs.delete_message(QueueUrl=kind.dead(deployment), ReceiptHandle=letter.handle)
+    return "queued"

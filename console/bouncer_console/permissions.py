@@ -134,7 +134,6 @@ _REDRIVE = (
     _LOOK_AT_DEAD_LETTERS,
     _may("dead letters", "sqs:DeleteMessage"),
     _may("given back", "sqs:SendMessage"),
-    _may("InboundFunction", "lambda:InvokeFunction"),
 )
 _DROP = (
     *_QUEUE,

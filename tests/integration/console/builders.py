@@ -4,7 +4,6 @@ import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +84,7 @@ DROPS = POLICY.replace('"bounce"\nbounce_type = "DoesNotExist"', '"drop"')
 
 
 class Lambda:
-    """Lambda's client: it notes what a function was invoked with, and answers as told."""
-
-    def __init__(self) -> None:
-        self.invoked: list[tuple[str, Any]] = []
-        self.error: str | None = None
-        self.answer = '{"disposition":"STOP_RULE_SET"}'
-
-    def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:
-        self.invoked.append((FunctionName, json.loads(Payload)))
-        failed = {"FunctionError": self.error} if self.error else {}
-        return {"Payload": BytesIO(self.answer.encode()), **failed}
+    """Lambda's client."""
 
     def get_function(self, FunctionName: str) -> dict[str, Any]:
         return {"Code": {"Location": "nowhere that is read from here"}}

@@ -50,8 +50,8 @@ def redrive(ask: Ask) -> Response:
             no="/dead-letters",
             detail=(
                 "A bounce goes back to the queue, and is sent if SES's 24 hours are not over. "
-                "An event goes to the function, which decides it now; nobody is told twice. "
-                "A notice goes to the audit, a deletion to the mailbox's usage.\n"
+                "An event or a notice goes to the audit, which decides what nobody has decided; "
+                "nobody is told twice. A deletion goes to the mailbox's usage.\n"
             )
             + ("" if message_id else "\nbouncer redrive --run"),
         )
@@ -80,25 +80,15 @@ def _redriven(deployment: Standing, message_id: str, kind: str, says: Any) -> st
         if each.verdict == "again"
         and (not message_id or (each.message_id, each.kind) == (message_id, kind))
     ]
-    left = [each for each in letters if each not in wanted]
-    failed: list[str] = []
-    done = 0
+    left = [*letters]
     try:
-        for each in wanted:
-            result = dead_letters.try_again(deployment, each)
-            if result.startswith(_FAILED):
-                failed.append(f"{each.message_id}: {result}")
-                left.append(each)
-            else:
-                done += 1
-            says(f"{done} of {len(wanted)} tried")
+        for done, each in enumerate(wanted, 1):
+            dead_letters.try_again(deployment, each)
+            left.remove(each)
+            says(f"{done} of {len(wanted)} given back")
     finally:
         dead_letters.put_back(deployment, left)
-    said = f"{done} of {len(wanted)} went through."
-    return said if not failed else f"{said} {' '.join(failed[:3])}"
-
-
-_FAILED = "failed again"
+    return f"{len(wanted)} given back to be tried again."
 
 
 PAGE = Page(
