@@ -90,11 +90,25 @@ def _as_aws_asks() -> None:
         context: dict[str, Any] = plain_context(service, action, body, params)
         if action == "cloudwatch:PutMetricData":
             return context | {"cloudwatch:namespace": json.loads(body).get("Namespace", "")}
+        if action == "s3:PutObjectTagging":
+            return context | _request_object_tags(body)
         return context
 
     iam_actions.extract_iam_action = extract_iam_action
     iam_actions.extract_resource_arn = extract_resource_arn
     iam_actions.request_tag_context = request_tag_context
+
+
+def _request_object_tags(body: bytes) -> dict[str, Any]:
+    """s3:RequestObjectTag/<key> and s3:RequestObjectTagKeys of what is to be tagged."""
+    from ministack.services import s3
+
+    try:
+        tags: dict[str, str] = s3._parse_tags_xml(body)
+    except (ValueError, SyntaxError):  # S3 refuses it
+        return {}
+    values = {f"s3:requestobjecttag/{key.lower()}": value for key, value in tags.items()}
+    return {**values, "s3:requestobjecttagkeys": [*tags]}
 
 
 def _of_lambda(path: str, params: Mapping[str, Any]) -> str | None:

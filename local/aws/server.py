@@ -148,7 +148,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     from ministack.app import app as ministack
     from ministack.core import lambda_runtime
 
-    from local.aws import code, environments, logs, metrics, ses
+    from local.aws import cloudformation, code, environments, logs, metrics, ses
 
     weather = Weather()
     runner = RuleRunner(
@@ -171,6 +171,7 @@ def serve(options: Options, ready: Callable[[], None] = lambda: None) -> None:
     )
     runner.own_bounce = send_bounce.of_rule
     filters = IpFilters()
+    cloudformation.install()
     ses.install(send_bounce, outgoing, filters)
     ended = threading.Event()
     metrics.install(ended)

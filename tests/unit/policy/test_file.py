@@ -2,13 +2,14 @@
 
 import json
 import tomllib
+from collections.abc import Iterator
 from textwrap import dedent
 from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bouncer.guards import GuardName
@@ -25,7 +26,7 @@ from bouncer.policy.file import (
     validator_schema,
 )
 from bouncer.policy.load import load
-from bouncer.policy.places import line_of
+from bouncer.policy.places import Steps, lines_of, reached
 from tests.unit.builders import SHIPPED_POLICY, policy_text, rule
 
 SHIPPED = SHIPPED_POLICY.read_text("utf-8")
@@ -383,9 +384,92 @@ def test_a_statement_is_found_at_its_first_line_whatever_stands_above(above: lis
     before = "\n".join(dict.fromkeys(above)) + "\n"
     text = before + "[a]\nb = [\n  1,\n  { c = 2 },\n]\n"
     line = before.count("\n") + 2
-    assert line_of(text, ("a",)) == line - 1
-    assert line_of(text, ("a", "b", 1, "c")) == line
-    assert line_of(text, ("a", "nothing")) is None
+    lines = lines_of(text)
+    assert lines["a",] == line - 1
+    assert lines["a", "b", 1, "c"] == line
+    assert ("a", "nothing") not in lines
+
+
+def _ways(value: Any, steps: Steps = ()) -> Iterator[Steps]:
+    """The way to everything in a parsed text."""
+    if steps:
+        yield steps
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for step, each in inner:
+            yield from _ways(each, (*steps, step))
+
+
+_STATEMENTS = (
+    "# [a.comment",
+    "",
+    "k1 = 'its [' # '",
+    'k2 = """\n[no.table]\n\\"""" # x = 1\n"""',
+    "k3 = [\n  1, # ]\n  [{ a = { b = '}' } }],\n]",
+    "k4.deep.er = { x = [], 'y z' = 1 }",
+    "k5 = '''\n[[rules]]\n'''",
+    '"k6.with [dots]" = "\\" ["',
+    "[t]",
+    "[t.u.v]",
+    "[[rules]]",
+    "[[rules.inner]]",
+    "[rules.table]",
+    '[domains."a.example".rules.spam]',
+)
+
+
+@given(st.lists(st.sampled_from(_STATEMENTS), max_size=14), st.sampled_from(["\n", "\r\n"]))
+def test_every_value_has_the_line_at_which_the_text_first_holds_it(
+    statements: list[str], end: str
+) -> None:
+    text = "\n".join(statements).replace("\n", end) + end
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        assume(False)
+    lines = lines_of(text)
+    assert set(lines) == set(_ways(raw))
+    beginnings = ["\n".join(statements[:count]) for count in range(len(statements) + 1)]
+    for steps, line in lines.items():
+        count = next(n for n, each in enumerate(beginnings) if _holds(each, steps)) - 1
+        assert line == beginnings[count].count("\n") + (2 if count else 1)
+
+
+def _holds(text: str, steps: Steps) -> bool:
+    return reached(tomllib.loads(text), steps) == steps
+
+
+def test_hundreds_of_mistakes_are_placed_in_one_pass_over_the_text() -> None:
+    """Counted, not timed: each statement is parsed once, however many mistakes there are."""
+    wrong = "".join(
+        rule('action = "drop"\nbounce_type = "DoesNotExist"', f"r{n}") for n in range(300)
+    )
+    parsed = 0
+
+    def counting(text: str) -> Any:
+        nonlocal parsed
+        parsed += len(text)
+        return plain(text)
+
+    plain = tomllib.loads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tomllib, "loads", counting)
+        text = policy_text(wrong)
+        assert len(error_of(text).splitlines()) >= 300
+    assert parsed < 3 * len(text)
+
+
+@pytest.mark.parametrize("word", ["nonsense", "password", "banana", "x", "rulebook"])
+def test_a_word_that_is_like_no_name_is_to_be_removed(word: str) -> None:
+    assert error_of(f"version = 1\n{word} = 1\n{ACCEPT}").endswith("; remove it")
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("mood", "mode"), ("larger", "larger_than"), ("explanaton", "explanation"), ("rule", "rules")],
+)
+def test_a_slip_of_the_pen_gets_the_name_that_was_meant(word: str, name: str) -> None:
+    assert error_of(f"version = 1\n{word} = 1\n{ACCEPT}").endswith(f"did you mean `{name}`?")
 
 
 def test_what_other_systems_call_otherwise_is_named() -> None:

@@ -23,7 +23,7 @@ from bouncer.delivery.bounce import (
 )
 from bouncer.guards import DEFAULT_MAX_RECEIVED, GuardName
 from bouncer.policy.conditions import Conditions, PolicyError
-from bouncer.policy.places import Steps, line_of, reached, unclosed_string
+from bouncer.policy.places import Steps, lines_of, reached, unclosed_string
 from bouncer.text import fill, in_ascii
 
 
@@ -225,6 +225,7 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
     """
     raw = _parse(text, origin)
     errors: list[str] = []
+    places: Places | None = None
     rest: Any = raw
     mended: set[str] = set()
     # msgspec stops at the first error, so what is wrong is taken out until nothing is.
@@ -236,7 +237,8 @@ def read(text: str, origin: str) -> tuple[PolicyFile, dict[str, Any]]:
             found = _Wrong.of(said)
             # What is missing where something was taken out is no second mistake.
             if not (found.missing and found.table in mended):
-                place = place_in(text, reached(raw, found.steps))
+                places = places or Places(text)
+                place = places.of(reached(raw, found.steps))
                 errors.append(f"{origin}{place}: {_with_mend(said)}")
             mended.add(found.table)
             rest = found.taken_out_of(rest)
@@ -282,11 +284,17 @@ _PATH = re.compile(r"at `\$\.?(?P<path>[^`]*)`")
 _UNKNOWN_FIELD = re.compile(r"unknown field `([^`]*)`")
 
 
-def place_in(text: str, steps: Steps) -> str:
-    """`:LINE` of a value; "" in JSON, and for the whole file."""
-    text = text.removeprefix("\ufeff")
-    line = None if text.lstrip().startswith("{") else line_of(text, steps)
-    return f":{line}" if line else ""
+class Places:
+    """Where the values of a policy's text stand."""
+
+    def __init__(self, text: str) -> None:
+        text = text.removeprefix("\ufeff")
+        self._lines = {} if text.lstrip().startswith("{") else lines_of(text)
+
+    def of(self, steps: Steps) -> str:
+        """`:LINE` of a value; "" in JSON, and for the whole file."""
+        line = self._lines.get(steps)
+        return f":{line}" if line else ""
 
 
 def _all_named(error: str, rest: Any) -> str:
@@ -398,9 +406,12 @@ def _with_mend(error: str) -> str:
     if unknown[1].lower() in _OTHER_NAMES:
         return f"{error}; it is called `{_OTHER_NAMES[unknown[1].lower()]}`"
     names = {name for section in _SECTIONS for name in section.__struct_fields__}
-    close = difflib.get_close_matches(unknown[1], names, n=1)
+    close = difflib.get_close_matches(unknown[1], names, n=1, cutoff=_ALIKE)
     return f"{error}; did you mean `{close[0]}`?" if close else f"{error}; remove it"
 
+
+_ALIKE = 0.7
+"""By difflib's ratio: `mood` is like `mode`; `nonsense` is like no name that there is."""
 
 _OTHER_NAMES = {
     "size": "larger_than",

@@ -23,9 +23,9 @@ from bouncer.policy.file import (
     MailboxSection,
     MessageDsnSection,
     OneAnswerSection,
+    Places,
     RuleSection,
     SendBounceSection,
-    place_in,
     read,
 )
 from bouncer.policy.places import steps_of
@@ -72,9 +72,9 @@ def load(text: str, origin: str = "policy.toml") -> Policy:
         problems += check.one_answer_problems(file.one_answer, overridden)
     mailboxes = _static_mailboxes(file.mailboxes, raw.get("mailboxes"), problems)
     if problems:
+        places = Places(text)
         placed = (
-            f"{origin}{place_in(text, steps_of(each, raw))}: {each}"
-            for each in dict.fromkeys(problems)
+            f"{origin}{places.of(steps_of(each, raw))}: {each}" for each in dict.fromkeys(problems)
         )
         raise PolicyError("\n".join(placed))
     every_rule = [*shared, *(rule for of_domain in by_domain.values() for rule in of_domain)]

@@ -2,8 +2,7 @@
 
 import re
 import tomllib
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # A string of any of TOML's four kinds, or a comment: whatever stands in them is no table.
@@ -22,25 +21,77 @@ type Steps = tuple[str | int, ...]
 _STEP = re.compile(r'\.?(?:\[(?P<index>[0-9]+)\]|"(?P<quoted>[^"]*)"|(?P<word>\w+)):? ?')
 
 
-def line_of(text: str, steps: Steps) -> int | None:
-    """The line where the statement begins that makes a value of a TOML text, or None.
+_DEEPEST = 10
+"""Steps; no value of a policy is further in."""
 
-    Nothing in tables as they are parsed tells lines, so this is the shortest beginning of the
-    text that holds the value.
+
+def lines_of(text: str) -> dict[Steps, int]:
+    """Where each value of a TOML text begins, in one pass: the first line of its statement.
+
+    Args:
+        text: one that tomllib takes.
+
+    Returns:
+        By the way to it, tables and what is in arrays included; what is over ten steps in has none.
     """
-    lines = text.splitlines(keepends=True)
+    lines: dict[Steps, int] = {}
+    tables: dict[Steps, int] = {}  # of arrays: how many headers there were
+    here: Steps = ()
+    for line, statement in _statements(text):
+        try:
+            parsed = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue
+        if statement.lstrip().startswith("["):
+            here = _opened(parsed, tables)
+            for count in range(1, len(here) + 1):
+                lines.setdefault(here[:count], line)
+        else:
+            _enter(parsed, here, line, lines)
+    return lines
 
-    def holds(count: int) -> bool:
-        for end in range(count, len(lines) + 1):  # further, where a statement goes on
-            try:
-                raw = tomllib.loads("".join(lines[:end]))
-            except tomllib.TOMLDecodeError:
-                continue
-            return len(reached(raw, steps)) == len(steps)
-        return False
 
-    found = bisect_left(range(1, len(lines) + 1), True, key=holds)
-    return found + 1 if steps and found < len(lines) else None
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each with the number of its first line."""
+    # Of the same length, so that the places are those of the text.
+    plain = _OPAQUE.sub(lambda found: ("#" if found[0][0] == "#" else "_") * len(found[0]), text)
+    start = end = depth = 0
+    first = number = 1
+    for line in plain.split("\n"):
+        end += len(line) + 1
+        depth += sum(map(line.count, "[{")) - sum(map(line.count, "]}"))
+        number += text.count("\n", end - len(line) - 1, end)
+        if depth <= 0:
+            if statement := text[start:end].strip():
+                yield first, statement
+            start, first, depth = end, number, 0
+
+
+def _opened(header: Any, tables: dict[Steps, int]) -> Steps:
+    """The way to the table that a header opens: of an array's, its newest."""
+    steps: Steps = ()
+    while header:
+        ((name, header),) = header.items()
+        steps = (*steps, name)
+        if isinstance(header, list):
+            tables[steps] = tables.get(steps, 0) + 1
+            header = None
+        if steps in tables:
+            steps = (*steps, tables[steps] - 1)
+    return steps
+
+
+def _enter(value: Any, steps: Steps, line: int, lines: dict[Steps, int]) -> None:
+    if steps:
+        lines.setdefault(steps, line)
+    if len(steps) < _DEEPEST:
+        inner: Iterable[tuple[str | int, Any]] = ()
+        if isinstance(value, dict):
+            inner = value.items()
+        elif isinstance(value, list):
+            inner = enumerate(value)
+        for step, each in inner:
+            _enter(each, (*steps, step), line, lines)
 
 
 def reached(raw: Any, steps: Steps) -> Steps:
