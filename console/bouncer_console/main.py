@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bouncer_console import (
+    adopt,
     dead_letters,
     find,
     live_check,
@@ -60,6 +61,7 @@ app.command()(find.find)
 app.command()(report)
 app.command()(dead_letters.redrive)
 app.command(name="send-bounce")(send_bounce.send_bounce)
+app.command()(adopt.adopt)
 app.command()(web)
 app.command()(permissions.permissions)
 app.add_typer(queue.app, name="queue")

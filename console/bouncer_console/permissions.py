@@ -244,6 +244,11 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
         _may("BounceTable", "dynamodb:Scan", "dynamodb:UpdateItem"),
         _may("MailboxTable", "dynamodb:Scan", "dynamodb:UpdateItem"),
     ),
+    "adopt": (
+        _FIND,
+        _may("old BounceTable", "dynamodb:Scan"),
+        _may("BounceTable", "dynamodb:PutItem"),
+    ),
     "rules activate": (
         _may("*", "ses:DescribeActiveReceiptRuleSet", "ses:SetActiveReceiptRuleSet"),
     ),
@@ -265,6 +270,7 @@ _SHAPES: dict[str, tuple[str, ...]] = {
         "arn:{partition}:sqs:{region}:{account}:{UsageQueue}",
     ),
     "BounceTable": ("arn:{partition}:dynamodb:{region}:{account}:table/{BounceTable}",),
+    "old BounceTable": ("arn:{partition}:dynamodb:{region}:{account}:table/{stack}-BounceTable-*",),
     "InboundFunction": ("arn:{partition}:lambda:{region}:{account}:function:{InboundFunction}",),
     "MailBucket": ("arn:{partition}:s3:::{MailBucket}",),
     "MailTopic": ("arn:{partition}:sns:{region}:{account}:{MailTopic}",),

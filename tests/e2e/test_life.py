@@ -1,4 +1,4 @@
-"""A stack's life: each parameter that can be switched, there and back.
+"""A stack's life: each parameter that can be switched, there and back; deleted, and made again.
 
 Throughout, nobody who has a mailbox is told that he has none, and nothing precious is lost.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from local import stack
+from local.demo import until
 from local.deployment import deployed
 from tests.e2e.conftest import Site
 from tests.e2e.test_operation import run
@@ -51,8 +52,7 @@ SWITCHES: tuple[dict[str, str], ...] = (
 """What is switched together depends on nothing of each other."""
 
 NOT_HERE = {
-    # AWS makes a new, empty one on the way back; here it would have the old one's name.
-    "MailboxTableName": "the stack's own directory goes out of use",
+    "MailboxTableName": "below: the stack's own directory goes out of use",
     "MailboxAttributes": "with MailboxTableName only; tests/e2e/test_variants.py",
     "MailboxDomains": "with MailboxTableName only; tests/e2e/test_variants.py",
     "ReceiptRuleSetName": "a name that the user has to make, and activate",
@@ -141,6 +141,135 @@ def test_a_switch_goes_there_and_back_and_nobody_with_a_mailbox_is_bounced(
 def test_after_all_that_it_bounces_as_before(furnished: Site) -> None:
     now = Site(aws=furnished.aws, outputs=stack.outputs(furnished.aws))
     assert end_of(now, "nobody@example.com") == ("bounce", "sent")
+
+
+def test_refused_mail_is_marked_and_ends_when_the_user_says(furnished: Site) -> None:
+    site = furnished.switch(RefusedMailDays="7")
+    s3, bucket = site.client("s3"), site.outputs["MailBucket"]
+    refused, kept = site.mail("nobody@example.com"), site.mail("alice@example.com")
+    assert [site.result(each) for each in (refused, kept)] == ["STOP_RULE_SET", "CONTINUE"]
+
+    def tags(message_id: str) -> Any:
+        return s3.get_object_tagging(Bucket=bucket, Key=f"mail/{message_id}")["TagSet"]
+
+    assert tags(refused) == [{"Key": "ses-bouncer", "Value": "refused"}]
+    assert tags(kept) == []
+    (rule,) = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert (rule["Status"], rule["Expiration"]) == ("Enabled", {"Days": 7})
+    assert rule["Filter"]["And"]["Tags"] == tags(refused)
+    site.switch(RefusedMailDays="0")
+    with pytest.raises(s3.exceptions.ClientError, match="NoSuchLifecycleConfiguration"):
+        s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+    assert tags(site.mail("nobody@example.com")) == []
+
+
+# --- The stack's own directory out of use, and its end -------------------------------------------
+
+
+def test_deleted_and_made_again_it_goes_on_with_what_it_kept(furnished: Site) -> None:
+    """As docs/operations.md has it; the command is the doctor's own."""
+    site = furnished
+    counted = site.mail("alice@example.com")
+    assert site.decided(counted)["recipients"][0]["outcome"] == "accept"
+    before, stored = precious(site), stored_mail(site)
+    tables, bucket = before["names"], site.outputs["MailBucket"]
+    cloudformation = site.client("cloudformation")
+    cloudformation.delete_stack(StackName=stack.STACK)
+    cloudformation.get_waiter("stack_delete_complete").wait(
+        StackName=stack.STACK, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+    )
+    assert set(tables) <= set(site.client("dynamodb").list_tables()["TableNames"])
+    assert site.client("lambda").list_functions()["Functions"] == []
+    proposed = adoption(site)
+
+    # Without another word the new directory is empty: it observes, and knows of nobody.
+    new = made_again(site)
+    assert new.outputs["MailboxTable"] not in tables
+    assert new.outputs["MailBucket"] != bucket
+    assert end_of(new, "alice@example.com") == ("accept", "")
+    live = new.switch(Mode="enforce")
+    assert end_of(live, "alice@example.com") == ("accept", "")
+    assert end_of(live, "nobody@example.com") == ("accept", "")
+    assert adoption(live) == proposed
+
+    site.client("s3").put_bucket_policy(Bucket=bucket, Policy=ses_may_put(bucket))
+    adopted = made_again(site, **proposed)
+    assert adopted.outputs["Usage"] == "managed"
+    assert adopted.outputs["MailBucket"] == bucket
+    assert run(adopted, "adopt", tables[1]).returncode == 0
+    assert precious(adopted)["addresses"] == before["addresses"]
+    assert end_of(adopted, "alice@example.com") == ("accept", "")
+    assert end_of(adopted, "nobody@example.com") == ("bounce", "sent")
+    assert stored < stored_mail(adopted)
+
+    # Mail of before is given back to its mailbox when it is deleted.
+    used = used_by_alice(adopted)
+    key = f"mail/{counted}"
+    size = site.client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"]
+    site.client("s3").delete_object(Bucket=bucket, Key=key)
+    until(lambda: used_by_alice(adopted) == used - size or None, "nothing was given back")
+
+
+def used_by_alice(site: Site) -> int:
+    item = site.client("dynamodb").get_item(
+        TableName=site.outputs["MailboxTable"],
+        Key={"address": {"S": "alice@example.com"}},
+        ConsistentRead=True,
+    )["Item"]
+    return int(item["used_bytes"]["N"])
+
+
+def test_a_table_of_ones_own_there_and_back_loses_no_directory(furnished: Site) -> None:
+    """The stack makes a new one on the way back, which is empty; the doctor names the old one."""
+    present = Site(aws=furnished.aws, outputs=stack.outputs(furnished.aws))
+    with_own = present.switch(MailboxTableName="", Usage="auto")
+    assert run(with_own, "mailbox", "import", str(stack.MAILBOXES)).returncode == 0
+    assert end_of(with_own, "nobody@example.com") == ("bounce", "sent")
+    before = precious(with_own)
+
+    site = with_own
+    site.client("dynamodb").create_table(
+        TableName="users",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "address", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "address", "KeyType": "HASH"}],
+    )
+    there = site.switch(MailboxTableName="users")
+    assert end_of(there, "alice@example.com") == ("accept", "")
+    back = there.switch(MailboxTableName="")
+    assert end_of(back, "alice@example.com") == ("accept", "")
+    assert precious(back)["addresses"] == []
+    assert before["names"][0] in kept_from_before(back)["found"]
+    adopted = back.switch(MailboxTableName=before["names"][0], Usage="managed")
+    assert precious(adopted) == before
+    assert end_of(adopted, "alice@example.com") == ("accept", "")
+    assert end_of(adopted, "nobody@example.com") == ("bounce", "sent")
+
+
+def kept_from_before(site: Site) -> dict[str, Any]:
+    checks = json.loads(run(site, "doctor", "--json").stdout)["checks"]
+    found: dict[str, Any]
+    (found,) = [each for each in checks if each["name"] == "kept-from-before"]
+    assert found["state"] == "warning"
+    return found
+
+
+def adoption(site: Site) -> dict[str, str]:
+    """The parameters of the command that the doctor proposes."""
+    mend = kept_from_before(site)["mend"]
+    command = mend.partition("sam deploy --parameter-overrides ")[2].partition(" (")[0]
+    return dict(each.split("=", 1) for each in command.split())
+
+
+def made_again(site: Site, **parameters: str) -> Site:
+    """By `sam deploy`."""
+    outputs = stack.deploy(site.aws, stack.STATE / "build" / "template.yaml", **parameters)
+    return Site(aws=site.aws, outputs=outputs)
+
+
+def stored_mail(site: Site) -> set[str]:
+    listed = site.client("s3").list_objects_v2(Bucket=site.outputs["MailBucket"])
+    return {each["Key"] for each in listed["Contents"]}
 
 
 def ses_may_put(bucket: str) -> str:

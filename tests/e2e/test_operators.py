@@ -172,6 +172,20 @@ def _recount(him: Operator, root: Site) -> None:
     him.run("--apply")
 
 
+def _adopt(him: Operator, root: Site) -> None:
+    dynamodb, old = root.client("dynamodb"), f"{STACK}-BounceTable-OLD"
+    described = dynamodb.describe_table(TableName=root.outputs["BounceTable"])["Table"]
+    dynamodb.create_table(
+        TableName=old,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=described["AttributeDefinitions"],
+        KeySchema=described["KeySchema"],
+    )
+    dynamodb.put_item(TableName=old, Item={"pk": {"S": "message#old"}, "sk": {"S": "mail"}})
+    him.run(old)
+    dynamodb.delete_table(TableName=old)
+
+
 def _activate(him: Operator, root: Site) -> None:
     root.client("ses").create_receipt_rule_set(RuleSetName="other")
     him.run("other", "--replace")
@@ -206,6 +220,7 @@ SCENES: dict[str, Callable[[Operator, Site], object]] = {
     "mailbox import": lambda him, _: _import(him),
     "mailbox export": lambda him, _: him.run(),
     "mailbox recount": _recount,
+    "adopt": _adopt,
     "rules activate": _activate,
     "rules filter add": lambda him, _: him.run("192.0.2.77"),
     "rules filter list": lambda him, _: him.run(),

@@ -290,6 +290,36 @@ def test_before_going_live_the_doctor_says_how_many_would_be_refused() -> None:
     assert "refused" not in unknown.found
 
 
+DIRECTORY, LEDGER, MAIL = (
+    f"ses-bouncer-{n}" for n in ("MailboxTable-1", "BounceTable-1", "mailbucket-1")
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "proposed"),
+    [
+        (
+            {"kept": (DIRECTORY, LEDGER, MAIL)},
+            f"MailboxTableName={DIRECTORY} Usage=managed "
+            f"StoreMail=existing-bucket MailBucketName={MAIL}",
+        ),
+        ({"kept": (DIRECTORY,)}, f"MailboxTableName={DIRECTORY} Usage=managed"),
+        ({"kept": (DIRECTORY,), "deployment": Unread("none")}, f"MailboxTableName={DIRECTORY}"),
+        ({"kept": (DIRECTORY, "ses-bouncer-MailboxTable-2")}, None),
+        ({"kept": (DIRECTORY,), "deployment": deployment(MailboxTableName="other")}, None),
+        ({"kept": (LEDGER, MAIL)}, None),
+    ],
+)
+def test_what_an_earlier_stack_left_is_adopted_by_the_command_that_is_proposed(
+    fields: dict[str, Any], proposed: str | None
+) -> None:
+    """Only where nobody has to choose: an empty table that is taken for the full one is no help."""
+    mend = findings(changed(**fields))["kept-from-before"].mend
+    assert "docs/operations.md" in mend
+    assert ("--parameter-overrides" in mend) is (proposed is not None)
+    assert (proposed or "") in mend
+
+
 def test_there_are_twenty_checks_or_more() -> None:
     assert len(CHECKS) >= 20
 

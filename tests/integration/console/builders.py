@@ -177,6 +177,7 @@ NEED_A_STACK = [
     ["policy", "push"],
     ["mailbox", "list"],
     ["mailbox", "recount"],
+    ["adopt", "an-old-table"],
     ["rules", "sync"],
     [
         "send-bounce",

@@ -58,6 +58,7 @@ COMMANDS = [
     ["report"],
     ["redrive"],
     ["send-bounce"],
+    ["adopt"],
     *(["policy", name] for name in ("check", "schema", "push")),
     *(
         ["mailbox", name]
