@@ -212,7 +212,7 @@ SCENES: dict[str, Callable[[Operator, Site], object]] = {
     "mailbox list": lambda him, _: him.run(),
     "mailbox show": lambda him, _: him.run("alice@example.com"),
     "mailbox check": lambda him, _: him.run(),
-    "mailbox add": lambda him, _: him.run("kim@new.example.com"),
+    "mailbox add": lambda him, _: him.run("kim@new.example.com", "--domain"),
     "mailbox set": lambda him, _: him.run("bob@example.com", "--quota", "1 MB"),
     "mailbox disable": lambda him, _: him.run("bob@example.com"),
     "mailbox enable": lambda him, _: him.run("bob@example.com"),

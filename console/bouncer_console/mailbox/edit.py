@@ -49,8 +49,12 @@ def add(
         str | None, typer.Option(help="For @domain: what begins a tag: + or -; empty for none.")
     ] = None,
     domain: Annotated[
-        bool, typer.Option(help="Let the directory speak for the address's domain from now on.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Let the directory speak for the address's domain from now on (yes; has to be "
+            "said while the stack is live)."
+        ),
+    ] = None,
     table: TableOption = None,
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
@@ -74,10 +78,20 @@ def add(
         _check_alias(box)
         target = Target.find(table, stack, region, attributes).to_write(own_table)
         target.check_targets(box)
+        key = domain_key_of(box.address)
+        first = (
+            domain is not False
+            and not target.own
+            and not box.address.startswith("@")
+            and not target.speaks_for(key)
+        )
+        if first and domain is None and target.live:
+            fail(
+                f"the stack is live, and the directory says nothing of {key[1:]} yet: every other "
+                "address of it would be unknown from now on. Say --domain if so, or --no-domain"
+            )
         if not target.table.add(box):
             fail(f"{address} has an entry already: change it with `bouncer mailbox set`")
-        key = domain_key_of(box.address)
-        first = domain and not target.own and not target.speaks_for(key)
         if first:
             target.table.add(domain_entry(key))
     if box.address.startswith("@") and box.catch_all:

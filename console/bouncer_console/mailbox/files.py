@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -64,6 +65,8 @@ class Survey:
         """The entries that lead to another address."""
         self.defaults: dict[str, Mailbox] = {}
         """The `@domain` entries of the file."""
+        self.ends_open = False
+        """Whether its last line has no line break, as where somebody cut it off."""
 
     @property
     def domains(self) -> set[str]:
@@ -82,6 +85,7 @@ class Survey:
         Raises:
             MailboxFileError: the file as a whole cannot be read.
         """
+        self.ends_open = _ends_open(self.path)
         for row in _rows(self.path):
             entry = self._entry(row)
             if entry is not None:
@@ -189,9 +193,31 @@ def _csv(path: Path) -> Iterator[Row]:
         lines = csv.reader(file, strict=True, delimiter=delimiter)
         header = [each.strip().lower() for each in next(lines, [])]
         _check_header(path, header)
+        last = Row("", {})
         for cells in lines:
             if any(cell.strip() for cell in cells):  # a spreadsheet leaves rows of commas
-                yield _row(header, cells, f"line {lines.line_num}")
+                if last.place:
+                    yield last
+                last, short = (
+                    _row(header, cells, f"line {lines.line_num}"),
+                    len(cells) < len(header),
+                )
+        if last.place and short and _ends_open(path):
+            problem = (
+                "the file ends within this line. If that is all of it, end it with a line break"
+            )
+            last = Row(last.place, {}, problem=problem)
+        if last.place:
+            yield last
+
+
+def _ends_open(path: Path) -> bool:
+    """Of a CSV file alone: half a JSON text cannot be read."""
+    if path.suffix.lower() != ".csv" or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) not in (b"\n", b"\r")
 
 
 def _check_header(path: Path, header: list[str]) -> None:

@@ -21,7 +21,7 @@ from bouncer.mailboxes import (
     unsaid_catch_all,
 )
 from bouncer_console.deployment import DEFAULT_STACK, RegionOption, StackOption
-from bouncer_console.mailbox.files import Survey
+from bouncer_console.mailbox.files import MailboxFileError, Survey
 from bouncer_console.mailbox.options import (
     EXPECTED,
     AttributesOption,
@@ -42,6 +42,8 @@ class Plan(msgspec.Struct, kw_only=True):
     shown: list[dict[str, Any]]
     new_domains: list[str]
     """Keys of the `@domain` entries that it makes."""
+    first_words: list[str]
+    """Of all domains whose addresses are unknown from then on, but for those that have entries."""
     left_alone: int = 0
     """Empty cells that empty nothing, in a table of the user's own."""
 
@@ -58,6 +60,14 @@ def import_(
     region: RegionOption = None,
     attributes: AttributesOption = None,
     own_table: OwnTable = False,
+    new_domains: Annotated[
+        bool,
+        typer.Option(
+            "--new-domains",
+            help="The file has every address of the domains that it is the first to speak of: "
+            "has to be said while the stack is live.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Add and change entries from a file.
@@ -65,7 +75,7 @@ def import_(
     Safe to repeat, and usage is never touched. Entries and fields that the file does not name stay;
     an empty cell, or null, empties a field (in a table of your own, an empty cell leaves it as it
     is). The whole file is checked before anything is written. Each domain that occurs gets an
-    `@domain` entry, after all others.
+    `@domain` entry, after all others; while the stack is live, only if you say that it may.
     """
     with plain_errors(*EXPECTED):
         find = _to_compare if dry_run else Target.find
@@ -74,6 +84,12 @@ def import_(
             target.to_write(own_table)
         plan = _planned(file, target, keep=dry_run or as_json)
         if not dry_run:
+            if target.live and plan.first_words and not new_domains:
+                raise MailboxFileError(
+                    f"the stack is live, and the directory says nothing yet of "
+                    f"{_named(plan.first_words)}: every address there that the file does not have "
+                    "would be bounced from now on. If the file has them all, say --new-domains"
+                )
             _carry_out(file, target, plan)
     if as_json:
         print_json(
@@ -96,14 +112,17 @@ def import_(
     )
     if plan.new_domains:
         verb = "would speak" if dry_run else "speaks"
-        names = ", ".join(key[1:] for key in plan.new_domains[:10])
-        more = f" and {len(plan.new_domains) - 10} more" if len(plan.new_domains) > 10 else ""
-        say(f"The directory {verb} for {names}{more} from now on.")
+        say(f"The directory {verb} for {_named(plan.new_domains)} from now on.")
     if plan.left_alone:
         note(
             f"{plan.left_alone} empty cells left the table of your own as it is: "
             "`bouncer mailbox set --unset FIELD` empties a field"
         )
+
+
+def _named(keys: list[str]) -> str:
+    names = ", ".join(key[1:] for key in keys[:10])
+    return f"{names} and {len(keys) - 10} more" if len(keys) > 10 else names
 
 
 class _EmptyTable(MailboxTable):
@@ -143,7 +162,7 @@ def _planned(file: Path, target: Target, *, keep: bool) -> Plan:
         MailboxFileError: a mistake in the file, or in what it would make of the table.
     """
     survey = Survey(file)
-    plan = Plan(counts=Counter(), shown=[], new_domains=[])
+    plan = Plan(counts=Counter(), shown=[], new_domains=[], first_words=[])
     merged: list[Mailbox] = []
     with progress("entries checked") as advance:
         for batch in batched(survey.entries(), _BATCH, strict=False):
@@ -165,7 +184,18 @@ def _planned(file: Path, target: Target, *, keep: bool) -> Plan:
             advance(len(batch))
     _check_targets(survey, merged, target)
     survey.refuse()
-    plan.new_domains = _new_domains(survey, target)
+    if survey.ends_open:
+        note(f"{file}: its last line has no line break at the end. Is the file whole?")
+    if not target.own:  # or its domains are the stack's parameter MailboxDomains
+        missing = sorted(key for key in survey.domains if key[1:] not in target.domains)
+        known = target.table.get(missing)
+        unknown = [key for key in missing if key not in known]
+        plan.new_domains = [key for key in unknown if key not in survey.defaults]
+        plan.first_words = [
+            key
+            for key in unknown
+            if key not in survey.defaults or not survey.defaults[key].catch_all
+        ]
     return plan
 
 
@@ -190,17 +220,6 @@ def _check_targets(survey: Survey, leading: list[Mailbox], target: Target) -> No
         for each in some:
             for problem in target_problems(each, entries, target.domains):
                 survey.of(each, problem)
-
-
-def _new_domains(survey: Survey, target: Target) -> list[str]:
-    if target.own:
-        return []  # its domains are the stack's parameter MailboxDomains
-    missing = sorted(survey.domains - {*survey.defaults})
-    return [
-        key
-        for key in missing
-        if key[1:] not in target.domains and key not in (target.table.get(missing))
-    ]
 
 
 def _carry_out(file: Path, target: Target, plan: Plan) -> None:

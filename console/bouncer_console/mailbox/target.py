@@ -4,6 +4,7 @@ import msgspec
 
 from bouncer.aws.mailbox_table import MailboxTable
 from bouncer.mailboxes import Answer, Mailbox, answer, candidates, target_problems
+from bouncer.policy.file import Mode
 from bouncer.settings import attribute_names
 from bouncer_console.deployment import Deployment, client, say_bad_item
 from bouncer_console.mailbox.files import MailboxFileError
@@ -17,6 +18,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is a table of the user's own, which the stack only reads."""
     domains: frozenset[str] = frozenset()
     """Domains that it speaks for without an `@domain` entry."""
+    live: bool = False
+    """Whether the stack bounces by it at this moment."""
 
     @classmethod
     def find(
@@ -41,6 +44,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             table=deployment.mailbox_table(),
             own=deployment.own_mailbox_table,
             domains=deployment.mailbox_domains,
+            live=deployment.parameters.get("Mode") == Mode.ENFORCE,
         )
 
     def to_write(self, own_table: bool) -> "Target":

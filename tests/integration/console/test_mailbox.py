@@ -438,3 +438,16 @@ def test_the_stacks_own_table_is_used_under_its_own_names(
     listed = [(each["address"], each["quota_bytes"]) for each in printed_json("mailbox", "list")]
     assert sorted(listed) == [(ALICE, 7), (NOBODY, 6)]
     assert stored(dynamodb, "users", email=ALICE) == {"email": ALICE, "quota": "7"}
+
+
+def test_while_the_stack_is_live_an_address_is_not_the_first_word_about_its_domain(
+    stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    stack.parameters["Mode"] = "enforce"
+    assert "Say --domain" in error_of("mailbox", "add", ALICE)
+    assert dynamodb.scan(TableName=MAILBOXES)["Items"] == []
+    bouncer("mailbox", "add", ALICE, "--no-domain")
+    bouncer("mailbox", "add", NOBODY, "--domain")
+    bouncer("mailbox", "add", "third@example.com")
+    bouncer("mailbox", "add", "@example.org", "--no-catch-all")
+    assert len(dynamodb.scan(TableName=MAILBOXES)["Items"]) == 5

@@ -438,3 +438,75 @@ def test_what_is_quoted_for_a_spreadsheet_is_read_back_exactly(text: str) -> Non
     cell = text.strip()
     assume(cell and cell.lower() not in ("true", "false"))
     assert _cell("address", _without_formula(cell)) == cell
+
+
+A_WHOLE_FILE = {
+    "b.csv": (
+        "address,quota_bytes,catch_all\n@example.com,,false\nalice@example.com,1000000,\n"
+        "nobody@example.com,2000000,\n"
+    ),
+    "b.jsonl": (
+        '{"address": "@example.com", "catch_all": false}\n{"address": "alice@example.com", '
+        '"quota_bytes": 1000000}\n{"address": "nobody@example.com"}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("cut", range(40, 115, 5))
+@pytest.mark.parametrize("name", A_WHOLE_FILE)
+def test_a_file_that_is_cut_off_anywhere_bounces_nobody_on_a_live_stack(
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient, name: str, cut: int
+) -> None:
+    """Whatever is left of it is refused, or the domain's other addresses are not unknown."""
+    stack.parameters["Mode"] = "enforce"
+    path = file(tmp_path, name, A_WHOLE_FILE[name][:cut])
+    bouncer("mailbox", "import", path, code=1)
+    addresses = [ALICE, NOBODY]
+    said = DynamoDirectory(dynamodb, MAILBOXES, {}).look_up(addresses)
+    assert all(each.mailbox or not each.domain_known for each in said.values())
+
+
+@pytest.mark.parametrize("name", A_WHOLE_FILE)
+def test_the_first_word_about_a_domain_on_a_live_stack_is_said_twice(
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient, name: str
+) -> None:
+    path = file(tmp_path, name, A_WHOLE_FILE[name])
+    stack.parameters["Mode"] = "enforce"
+    assert "example.com: every address there that the file does not have" in error_of(
+        "mailbox", "import", path
+    )
+    assert dynamodb.scan(TableName=MAILBOXES)["Items"] == []
+    bouncer("mailbox", "import", path, "--new-domains")
+    more = file(tmp_path, "more.csv", "address\nbob@example.com\n")
+    bouncer("mailbox", "import", more)  # of a domain that it speaks for already
+    assert len(dynamodb.scan(TableName=MAILBOXES)["Items"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("address,quota_bytes\na@example.com,5\nb@example.com", "line 3: the file ends within"),
+        ("address,quota_bytes\na@example.com,5\nb@exam", "line 3: the file ends within this line"),
+    ],
+)
+def test_a_last_line_that_is_cut_off_is_refused(
+    tmp_path: Path, dynamodb: DynamoDBClient, content: str, said: str
+) -> None:
+    path = file(tmp_path, "b.csv", content)
+    assert said in error_of("mailbox", "import", path, "--table", MAILBOXES)
+
+
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        ("address,quota_bytes\na@example.com,100", True),
+        ("address,quota_bytes\na@example.com,1000\n", False),
+        ("address,quota_bytes\r\na@example.com\r\n", False),
+        ("address\ra@example.com\r", False),
+    ],
+)
+def test_whether_a_file_without_its_last_line_break_is_whole_is_asked(
+    tmp_path: Path, dynamodb: DynamoDBClient, content: str, asked: bool
+) -> None:
+    result = mailbox("import", file(tmp_path, "b.csv", content))
+    assert ("Is the file whole?" in result.stderr) is asked
