@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bouncer.headers import read_block
+from bouncer.headers import BLOCK_LIMIT, read_block
 from bouncer.mailboxes import moment_of
 
 REGION = "us-east-1"
@@ -79,7 +79,7 @@ def receive(
     Args:
         received_at: now, if absent; the mail's own `X-Local-Received-At` goes before both.
     """
-    fields, body = _split(data)
+    fields, rest = _split(data)
     control = {
         name[len(CONTROL_PREFIX) :].lower().replace("-", "_"): value
         for name, value, _ in fields
@@ -109,7 +109,7 @@ def receive(
         received_at=received_at,
         mail_from=mail_from,
         recipients=recipients,
-        raw=head + b"\r\n" + body,
+        raw=head + rest,
         verdicts=verdicts,
     )
 
@@ -120,21 +120,26 @@ def header_fields(data: bytes) -> list[tuple[str, str]]:
 
 
 def _split(data: bytes) -> tuple[list[tuple[str, str, bytes]], bytes]:
-    """Header fields (name, unfolded value, raw bytes) and the body."""
+    """Header fields (name, unfolded value, raw bytes), and what follows them.
+
+    Fields beyond what is read of a mail anywhere are not looked at: they follow as they are.
+    """
     head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
-    fields: list[bytes] = []
-    for line in head.split(b"\n"):
+    end = len(head) if len(head) <= BLOCK_LIMIT else head.rfind(b"\n", 0, BLOCK_LIMIT) + 1
+    fields: list[list[bytes]] = []
+    for line in head[:end].split(b"\n"):
         if line[:1] in (b" ", b"\t") and fields:
-            fields[-1] += b"\n" + line
+            fields[-1].append(line)
         elif line:
-            fields.append(line)
+            fields.append([line])
     parsed = []
-    for field in fields:
+    for field in map(b"\n".join, fields):
         name, _, value = field.partition(b":")
         # Recorded: a folded value comes with its folds as one space.
         unfolded = re.sub(r"\s*\n\s*", " ", value.decode("utf-8", "replace")).strip()
         parsed.append((name.decode("ascii", "replace").strip(), unfolded, _crlf(field) + b"\r\n"))
-    return parsed, _crlf(body)
+    beyond = head[end:] and head[end:] + b"\n"
+    return parsed, _crlf(beyond + b"\n" + body)
 
 
 def _crlf(data: bytes) -> bytes:
@@ -265,7 +270,7 @@ def _as_ses_shows(name: str, value: str) -> str:
     """Recorded: encoded words (RFC 2047) come decoded, the `b=` of a signature joined."""
     if name.lower() == "dkim-signature":
         return _SIGNATURE.sub(lambda found: found[1] + "".join(found[2].split()), value)
-    if "=?" not in value:
+    if "=?" not in value or len(value) > LAMBDA_HEADERS_LIMIT:  # no event has room for more
         return value
     try:
         text = str(make_header(decode_header(value)))

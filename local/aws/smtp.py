@@ -14,6 +14,9 @@ logger = logging.getLogger("local.aws.smtp")
 SIZE_LIMIT = 40 * 2**20
 """SES's limit for a received mail, in bytes."""
 
+RECIPIENTS = 100
+"""Of one mail: what RFC 5321 §4.5.3.1.8 asks for at least, and more than SES was seen to take."""
+
 _HTTP = ("GET", "POST", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "CONNECT", "TRACE", "PRI")
 
 
@@ -67,6 +70,8 @@ class Inbound:
     async def handle_RCPT(  # noqa: N802  (aiosmtpd's name)
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: Any
     ) -> str:
+        if len(envelope.rcpt_tos) >= RECIPIENTS:
+            return "452 4.5.3 Too many recipients"
         # When SES tells a blocked client so, and in which words, is not documented.
         if self._blocks(_client(session)):
             return "550 5.7.1 Requested action not taken: your address is blocked"
