@@ -160,7 +160,8 @@ def test_refused_mail_is_marked_and_ends_when_the_user_says(furnished: Site) -> 
     site.switch(RefusedMailDays="0")
     with pytest.raises(s3.exceptions.ClientError, match="NoSuchLifecycleConfiguration"):
         s3.get_bucket_lifecycle_configuration(Bucket=bucket)
-    assert tags(site.mail("nobody@example.com")) == []
+    unmarked = site.mail("nobody@example.com")
+    assert (site.result(unmarked), tags(unmarked)) == ("STOP_RULE_SET", [])
 
 
 # --- The stack's own directory out of use, and its end -------------------------------------------

@@ -94,6 +94,13 @@ def test_a_disposable_address_is_its_accounts(path: str) -> None:
     assert counted(path) == ["sender#pat@yahoo.co.uk", "domain#yahoo.co.uk"]
 
 
+@pytest.mark.parametrize(
+    "path", ["pat@fastmail.com", "any.thing@pat.fastmail.com", "x+y@z.pat.fastmail.com"]
+)
+def test_a_name_in_an_accounts_subdomain_is_the_accounts(path: str) -> None:
+    assert counted(path) == ["sender#pat@fastmail.com", "domain#fastmail.com"]
+
+
 @pytest.mark.parametrize("path", ["p.at@gmx.de", "pat-x@outlook.com", "p.at@web.de"])
 def test_elsewhere_dots_and_hyphens_make_another(path: str) -> None:
     assert counted(path)[0] == f"sender#{path}"

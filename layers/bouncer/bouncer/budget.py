@@ -111,14 +111,20 @@ def _account(address: str) -> str:
     """Whose an address is at a host that gives one account as many as it likes.
 
     Google reads no dots and is one host under two names; Yahoo's disposable addresses have one
-    base before a hyphen, which no name there may have.
+    base before a hyphen, which no name there may have; Fastmail takes whatever is written before
+    an account's name as a subdomain.
     """
     local, domain = split(address)
     if domain in ("gmail.com", "googlemail.com"):
         return f"{local.replace('.', '')}@gmail.com"
     if domain.startswith("yahoo.") or domain == "ymail.com":
         return f"{local.partition('-')[0] or local}@{domain}"
+    if (found := _SUBDOMAIN.fullmatch(domain)) is not None:
+        return f"{found['account']}@{found['host']}"
     return address
+
+
+_SUBDOMAIN = re.compile(r"(?:.+\.)?(?P<account>[^.]+)\.(?P<host>fastmail\.[a-z]+)")
 
 
 def registrable_domain(domain: str) -> str:

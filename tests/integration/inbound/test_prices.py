@@ -1,10 +1,13 @@
 """What a mail may cost at the most: SECURITY.md states these prices."""
 
 import json
+import tomllib
 from collections import Counter
+from math import ceil
 
-from tests.integration.builders import requests_of
+from tests.integration.builders import BOUNCES, requests_of
 from tests.integration.inbound.site import Site
+from tests.unit.builders import ROOT
 
 HUNDRED = [f"guess-{number:03}@example.com" for number in range(100)]
 """SES lets no mail have more recipients."""
@@ -25,6 +28,22 @@ def test_a_mail_of_nobody_to_a_hundred_unknown_addresses_costs_a_hundred_writes_
     assert (site.queued, site.kept) == ([], [])
     assert size_of_line(site) < 20_000
     assert sum(len(json.dumps(each)) for each in site.printed.blobs) < 2_000
+
+
+def test_what_security_md_says_that_it_costs_is_what_these_requests_cost(site: Site) -> None:
+    """By the list prices that the README's table is made of; a write unit is 1 kB of an item."""
+    prices = tomllib.loads((ROOT / "bench" / "prices.toml").read_text())
+    site.mail(*HUNDRED, sender="")
+    items = site.dynamodb.scan(TableName=BOUNCES)["Items"]
+    written = sum(ceil(len(json.dumps(each)) / 1024) for each in items)
+    keys = 2 * len(HUNDRED)  # at most: each address, and what else it may be found under
+    cost = (
+        written * prices["dynamodb"]["write_unit"]
+        + keys / 2 * prices["dynamodb"]["read_unit"]
+        + size_of_line(site) * prices["logs"]["gb"] / 1e9
+    )
+    assert len(items) == len(HUNDRED) + 1
+    assert f"${cost:.5f}" in (ROOT / "SECURITY.md").read_text()
 
 
 def test_however_long_its_addresses_are_its_line_is_one_that_cloudwatch_takes(site: Site) -> None:
