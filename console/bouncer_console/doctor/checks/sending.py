@@ -128,5 +128,19 @@ def _kept(account: Account) -> Result:
         return right("no table or bucket of an earlier stack is left over")
     return warning(
         f"an earlier stack's data is here and unused: {some(kept)}",
-        "adopt it: docs/operations.md, Adopting what an earlier stack left; or delete it",
+        f"{_adoption(account, kept)} (docs/operations.md, Adopting what an earlier stack left); "
+        "or delete it",
     )
+
+
+def _adoption(account: Account, kept: tuple[str, ...]) -> str:
+    """How to go on with what is kept; in full where nobody has to choose."""
+    tables = [name for name in kept if "-mailboxtable-" in name.lower()]
+    buckets = [name for name in kept if "-mailbucket-" in name.lower()]
+    given = {} if isinstance(account.deployment, Unread) else account.deployment.parameters
+    if given.get("MailboxTableName") or given.get("MailBucketName") or len(tables) != 1:
+        return "look which are wanted"
+    said = f"MailboxTableName={tables[0]} Usage=managed"
+    if len(buckets) == 1:
+        said += f" StoreMail=existing-bucket MailBucketName={buckets[0]}"
+    return f"adopt it: sam deploy --parameter-overrides {said}"
