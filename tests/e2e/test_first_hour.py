@@ -154,6 +154,14 @@ def test_a_live_check_follows_a_mail_to_its_bounce(site: Site) -> None:
     assert listed["KeyCount"] == 0, "what the check stored is deleted again"
 
 
+def test_a_live_check_shows_the_dsn_that_came_back(site: Site) -> None:
+    done = command(site, "try", "--from", "alice@example.com", "--wait", "60", "--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "Action: failed" in lines
+    assert any(line.startswith("Final-Recipient:") for line in lines), done.stdout
+
+
 @pytest.mark.parametrize(
     ("broken", "check"),
     [

@@ -95,6 +95,12 @@ def test_what_is_precious_is_kept_when_the_stack_goes(name: str) -> None:
     )
 
 
+def test_the_layer_goes_with_the_stack() -> None:
+    """SAM keeps the versions of a layer unless it is told not to."""
+    for layer in resources("AWS::Serverless::LayerVersion").values():
+        assert layer["RetentionPolicy"] == "Delete"
+
+
 @pytest.mark.parametrize("name", ["MailboxTable", "BounceTable"])
 def test_a_table_can_be_recovered_to_any_second(name: str) -> None:
     table = template()["Resources"][name]
