@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO
 
 import msgspec
 import typer
@@ -160,6 +163,30 @@ def plain_errors(*expected: type[Exception]) -> Iterator[None]:
         fail("no AWS credentials are known here: set AWS_PROFILE, or run `aws configure`")
     except mendable as error:
         fail(str(error))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """A file of people's addresses: its owner's alone, and whole or not there.
+
+    What stands there stays until all is written, and a link is replaced, not followed: the folder
+    may be everybody's. What is no file, such as /dev/stdout, is written to as it is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        return
+    descriptor, half = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+            yield file
+        Path(half).replace(path)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from bouncer_console.output import (
     say,
     stream_json,
     stream_table,
+    written,
 )
 
 
@@ -205,6 +206,6 @@ def export(
         if file is None:
             write_mailboxes(boxes, sys.stdout, as_csv=False, advance=advance)
             return
-        with file.open("w", newline="", encoding="utf-8") as out:
+        with written(file) as out:
             as_csv = file.suffix.lower() == ".csv"
             write_mailboxes(boxes, out, as_csv=as_csv, advance=advance)

@@ -30,6 +30,7 @@ from bouncer_console.output import (
     print_json,
     print_table,
     say,
+    written,
 )
 from bouncer_console.output import report as done
 from bouncer_console.period import A_DAY, BACK
@@ -85,7 +86,8 @@ def report(
 
             mode = deployment.parameters.get("Mode", "")
             hashed = hash_addresses or log.addresses is LogAddresses.HASH
-            html.write_text(page(sums, stack=stack, mode=mode, hashed=hashed), "utf-8")
+            with written(html) as out:
+                out.write(page(sums, stack=stack, mode=mode, hashed=hashed))
     if html is not None:
         done(f"{html} is written.", as_json, file=str(html), bytes=html.stat().st_size)
     elif as_json:

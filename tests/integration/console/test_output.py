@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from pathlib import Path
 
 import msgspec
@@ -93,3 +94,51 @@ def test_only_this_place_writes_to_the_terminal(path: Path) -> None:
 @given(st.text())
 def test_what_is_printable_holds_no_control(text: str) -> None:
     assert all(each.isprintable() or each == "\n" for each in output.printable(text))
+
+
+# --- Files of people's addresses -----------------------------------------------------------------
+
+
+def test_what_is_written_is_its_owners_alone_also_over_a_file_of_everybodys(tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    for text in ("first", "second"):
+        with output.written(file) as out:
+            out.write(text)
+        assert file.read_text() == text
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        file.chmod(0o666)
+
+
+def test_half_a_file_is_none_and_what_stood_there_stays(tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    file.write_text("whole")
+
+    def interrupted() -> None:
+        with output.written(file) as out:
+            out.write("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"all.csv": "whole"}
+
+
+def test_a_link_that_somebody_put_there_is_replaced_and_leads_nowhere(tmp_path: Path) -> None:
+    precious, file = tmp_path / "precious", tmp_path / "all.csv"
+    precious.write_text("mine")
+    file.symlink_to(precious)
+    with output.written(file) as out:
+        out.write("addresses")
+    assert (precious.read_text(), file.read_text()) == ("mine", "addresses")
+    assert not file.is_symlink()
+
+
+def test_what_is_no_file_is_written_to_as_it_is() -> None:
+    with output.written(Path("/dev/null")) as out:
+        out.write("gone")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), output.written(tmp_path / "no" / "all.csv"):
+        pass
