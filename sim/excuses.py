@@ -6,9 +6,10 @@ world that breaks a promise without it.
 """
 
 from bouncer.delivery.fate import Incident
+from sim.expressions import Item
 from sim.kernel import Actor
 from sim.ses import Call
-from sim.world import World
+from sim.world import AUDIT_DELAY, World
 
 
 def wrong_clock(world: World) -> bool:
@@ -39,3 +40,11 @@ def died_after(call: Call) -> bool:
 def note_failed(call: Call) -> bool:
     """Its process said that it could not write down what became of a call."""
     return call.said_since(Incident.LEDGER_LAGS)
+
+
+def claimed_after_the_audit(world: World, message_id: str, claim: Item) -> bool:
+    """SES or Lambda called once more, hours after the audit had recorded this recipient's end."""
+    mail = world.bounces.items.get((f"message#{message_id}", "mail"), {})
+    recorded = [line.rpartition(" ")[2] for line in mail.get("recipients", {}).get("SS", [])]
+    late = float(claim["updated_at"]["N"]) - world.ses.received[message_id] > AUDIT_DELAY
+    return late and claim["recipient"]["S"] in recorded

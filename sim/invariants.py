@@ -285,7 +285,8 @@ def _claims_end(world: World) -> Iterator[Violation]:
         unsaid = any(excuses.note_failed(call) for call in its)
         # The two write over each other's ends.
         unsaid = unsaid or (bool(its) and excuses.wrong_clock(world))
-        if not (unsaid or message_id in kept):
+        late = not its and excuses.claimed_after_the_audit(world, message_id, item)
+        if not (unsaid or late or message_id in kept):
             yield Violation(
                 invariant="claims-end", what=f"{sk} is {state} at the end", message_id=message_id
             )

@@ -31,6 +31,7 @@ START = 1_780_000_000.0
 CLOCK_ERROR = 0.0099
 """Just inside of what the limiter is told to expect (Pace.clock_error)."""
 QUIET = 30 * HOUR
+AUDIT_DELAY = 300.0
 MAX_RECEIVES = 20
 BUCKET_PREFIX = "mail/"
 _BOUNCES, _MAILBOXES = "bounces", "mailboxes"
@@ -151,7 +152,7 @@ class World:
             kernel,
             faults,
             visibility=360.0,
-            delay=300.0,
+            delay=AUDIT_DELAY,
             retention=172800.0,
             max_receives=MAX_RECEIVES,
             dead_letters=self.audit_dead_letters,

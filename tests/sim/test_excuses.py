@@ -15,6 +15,7 @@ NEEDED = {
     "penalty_not_written": (3281, "penalty"),
     "died_after": (34, "once"),
     "note_failed": (302, "claims-end"),
+    "claimed_after_the_audit": (9453, "claims-end"),
 }
 """Excuse to a world that needs it, and the promise that it would break."""
 
