@@ -20,6 +20,8 @@ from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
 from urllib3 import HTTPResponse
 
+from bouncer.aws import stack_key
+from bouncer.aws.slots import SLOTS_ITEM
 from tests.fakes.bounces import NOBODY
 
 QUEUE_KEY = b"k" * 32
@@ -70,6 +72,17 @@ def put_mailbox(client: DynamoDBClient, address: str = ALICE, **fields: Any) -> 
 def know_domain(client: DynamoDBClient, domain: str = "example.com") -> None:
     """Let the directory speak for a domain: its other addresses are unknown then."""
     put_mailbox(client, f"@{domain}", catch_all=False)
+
+
+def know_key(client: DynamoDBClient) -> None:
+    """Give the stack the key that the tests' own messages are signed with."""
+    key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
+    client.put_item(TableName=BOUNCES, Item=key)
+
+
+def reserve_until(client: DynamoDBClient, next_slot: float) -> None:
+    """Let somebody have reserved every slot before this one (epoch seconds)."""
+    client.put_item(TableName=BOUNCES, Item={**SLOTS_ITEM, "next_slot": {"N": f"{next_slot:.6f}"}})
 
 
 def item(**fields: Any) -> Item:

@@ -11,7 +11,6 @@ from functions.inbound import app
 from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
-    BOUNCES,
     BUCKET,
     Context,
     SesServer,
@@ -19,6 +18,7 @@ from tests.integration.builders import (
     put_mail,
     put_mailbox,
     requests_of,
+    reserve_until,
     ses_event,
 )
 from tests.integration.conftest import Printed, Services
@@ -84,15 +84,7 @@ def test_a_mail_of_nobody_who_is_told_is_a_read_and_two_writes(calls: Calls) -> 
 def test_a_queued_bounce_is_known_from_one_failed_request_more(
     calls: Calls, services: Services
 ) -> None:
-    later = datetime.now(UTC).timestamp() + 60
-    services.dynamodb.put_item(
-        TableName=BOUNCES,
-        Item={
-            "pk": {"S": "limiter"},
-            "sk": {"S": "send-bounce"},
-            "next_slot": {"N": f"{later:.6f}"},
-        },
-    )
+    reserve_until(services.dynamodb, datetime.now(UTC).timestamp() + 60)
     found = calls(NOBODY)
     assert found["SendBounce"] == 0
     assert found["BatchGetItem"] == 1

@@ -22,6 +22,7 @@ from moto.core.botocore_stubber import MockRawResponse
 
 from bouncer import timing
 from bouncer.aws import clients, wiring
+from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.limiter import Limiter
 from functions.inbound import app as inbound
 from functions.inbound import audit
@@ -36,6 +37,7 @@ from tests.integration.builders import (
     know_domain,
     put_mail,
     put_mailbox,
+    reserve_until,
     ses_event,
     set_date,
 )
@@ -311,12 +313,9 @@ def test_in_any_weather_the_worker_answers_in_time_and_nothing_is_lost(
 ) -> None:
     event = everything_asked_for()
     put_mail(stack.s3, "msg1")
-    next_slot = stack.passing.clock() + 300
-    key = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}}
-    slot = {"next_slot": {"N": f"{next_slot:.6f}"}}
-    stack.dynamodb.put_item(TableName=BOUNCES, Item=key | slot)
+    reserve_until(stack.dynamodb, stack.passing.clock() + 300)
     assert stack.mail(event)
-    stack.dynamodb.delete_item(TableName=BOUNCES, Key=key)
+    stack.dynamodb.delete_item(TableName=BOUNCES, Key=SLOTS_ITEM)
     waiting = stack.queued()
     assert waiting
     stack.weather.forecast = forecast

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from bouncer.aws import stack_key
 from bouncer.delivery.queue import encode
 from functions.inbound import audit
 from functions.send import app as send
@@ -21,6 +20,7 @@ from tests.integration.builders import (
     entry_of,
     item,
     know_domain,
+    know_key,
     mailbox_of,
     put_mailbox,
     ses_event,
@@ -73,8 +73,7 @@ def site(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, printed: Printed
 ) -> Services:
     services.start(monkeypatch, audit, send, usage)
-    key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
-    services.dynamodb.put_item(TableName=BOUNCES, Item=key)
+    know_key(services.dynamodb)
     know_domain(services.dynamodb)
     return services
 

@@ -59,7 +59,9 @@ from tests.integration.builders import (
     fail_with,
     item,
     know_domain,
+    know_key,
     put_mailbox,
+    reserve_until,
 )
 from tests.integration.conftest import Printed, Services
 from tests.unit.builders import CORPUS, SHIPPED_POLICY
@@ -197,8 +199,7 @@ def site(
         POWERTOOLS_LOGGER_LOG_EVENT="true",  # an operator's, for another function
     )
     dynamodb = services.dynamodb
-    key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
-    dynamodb.put_item(TableName=BOUNCES, Item=key)
+    know_key(dynamodb)
     know_domain(dynamodb)
     put_mailbox(dynamodb, f"{KNOWN}@example.com", quota_bytes=1000, used_bytes=900)
     put_mailbox(dynamodb, f"{FULL}@example.com", quota_bytes=1, used_bytes=1)
@@ -385,9 +386,7 @@ def test_no_refusal_of_ses_names_anybody(site: Site) -> None:
 
 
 def test_no_bounce_that_has_to_wait_names_anybody(site: Site) -> None:
-    later = f"{time.time() + 60:.6f}"
-    slot: Any = {"pk": {"S": "limiter"}, "sk": {"S": "send-bounce"}, "next_slot": {"N": later}}
-    site.services.dynamodb.put_item(TableName=BOUNCES, Item=slot)
+    reserve_until(site.services.dynamodb, time.time() + 60)
     site.run(inbound, the_event())
     assert '"queued"' in site.said
     for number, error in enumerate(ERRORS.values()):

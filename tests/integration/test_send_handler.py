@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from bouncer.aws import stack_key
 from bouncer.delivery.bounce import Bounce
 from bouncer.delivery.queue import encode
 from functions.send import app
 from tests.fakes.bounces import NOBODY, bounce
 from tests.integration.builders import (
-    BOUNCES,
     QUEUE_KEY,
     Answer,
     Context,
@@ -21,6 +19,7 @@ from tests.integration.builders import (
     bodies,
     entry_of,
     fail,
+    know_key,
 )
 from tests.integration.conftest import Printed, Services
 
@@ -62,8 +61,7 @@ def site(
     monkeypatch: pytest.MonkeyPatch, services: Services, ses_server: SesServer, printed: Printed
 ) -> Site:
     site = Site(services, ses_server, printed)
-    key: Any = {**stack_key.ITEM, "secret": {"B": QUEUE_KEY}}
-    services.dynamodb.put_item(TableName=BOUNCES, Item=key)
+    know_key(services.dynamodb)
     services.start(monkeypatch, app, BOUNCE_QUEUE_MAX_RECEIVES=str(MAX_RECEIVES))
     return site
 

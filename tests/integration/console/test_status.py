@@ -11,14 +11,13 @@ from mypy_boto3_s3 import S3Client
 from mypy_boto3_sqs import SQSClient
 
 from bouncer.aws.mail_records import DynamoMailRecords
-from bouncer.aws.slots import SLOTS_ITEM
 from bouncer.delivery.ledger import BounceState
 from bouncer.mail_record import MailRecord, RecipientRecord
 from bouncer_console import status as console_status
 from bouncer_console.deployment import Deployment
 from bouncer_console.glance import COUNTS, Alarm, Glance, Glancer, Waiting
 from tests.fakes.bounces import NOBODY
-from tests.integration.builders import ALICE, BOUNCES, put_mail
+from tests.integration.builders import ALICE, BOUNCES, put_mail, reserve_until
 from tests.integration.console.builders import (
     STACK,
     Stack,
@@ -99,10 +98,7 @@ def test_a_mail_that_is_only_stored_has_not_been_decided(stack: Stack, s3: S3Cli
 
 def test_what_waits_has_a_position_and_a_time(stack: Stack, dynamodb: DynamoDBClient) -> None:
     next_slot = datetime.now(UTC) + timedelta(minutes=10)
-    dynamodb.put_item(
-        TableName=BOUNCES,
-        Item={**SLOTS_ITEM, "next_slot": {"N": f"{next_slot.timestamp():.6f}"}},
-    )
+    reserve_until(dynamodb, next_slot.timestamp())
     for message_id in ("msg1", "msg2", "msg3"):
         settle(dynamodb, BounceState.QUEUED, message_id)
     place = printed_json("status", "msg3")["place"]

@@ -11,13 +11,13 @@ from botocore.exceptions import EndpointConnectionError
 from functions.inbound import app
 from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
-    BOUNCES,
     Answer,
     Context,
     SesServer,
     bodies,
     entry_of,
     fail,
+    reserve_until,
     ses_event,
 )
 from tests.integration.conftest import Printed, Services
@@ -63,15 +63,7 @@ class Site:
         self.delays.append(params.pop("DelaySeconds", 0))
 
     def limiter_is_busy_for(self, seconds: float) -> None:
-        next_slot = datetime.now(UTC).timestamp() + seconds
-        self.dynamodb.put_item(
-            TableName=BOUNCES,
-            Item={
-                "pk": {"S": "limiter"},
-                "sk": {"S": "send-bounce"},
-                "next_slot": {"N": f"{next_slot:.6f}"},
-            },
-        )
+        reserve_until(self.dynamodb, datetime.now(UTC).timestamp() + seconds)
 
     def state(self, recipient: str = NOBODY, message_id: str = "msg1") -> str | None:
         return entry_of(self.dynamodb, message_id, recipient).get("state")
