@@ -28,7 +28,7 @@ setup: $(READY)  ## The virtual environment, with everything in it
 
 $(READY): requirements-dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.13 is needed: install it, or name it with make PYTHON=/path/to/python3.13"; exit 1; }
-	@echo "setting up $(VENV) (a minute the first time)"
+	@echo "setting up $(VENV) (some minutes the first time)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -86,7 +86,7 @@ bench: $(READY)  ## The limiter beside its peers, a day of flood, the cost of de
 	@$(BIN)/python -m bench
 
 $(BENCH)/.ready: bench/requirements.txt bench/package-lock.json
-	@echo "setting up $(BENCH) (a minute the first time)"
+	@echo "setting up $(BENCH) (some minutes the first time)"
 	@rm -rf $(BENCH)
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --target $(BENCH) -r bench/requirements.txt
 	@cp bench/package.json bench/package-lock.json $(BENCH)

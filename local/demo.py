@@ -248,13 +248,15 @@ The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}).
   export AWS_SECRET_ACCESS_KEY={aws.credentials.secret_access_key}
   export BOUNCER_DNS_SERVER=127.0.0.1:{aws.port}
 
-Then try:
-  swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to nobody@example.com
+Then try, in another terminal:
+  curl smtp://127.0.0.1:{aws.smtp_port} --mail-from you@sender.example \\
+       --mail-rcpt nobody@example.com --upload-file events/unknown-recipient.eml
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to full@example.com
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to nobody@example.com \\
         --header 'X-Local-SPF: FAIL'
+  .venv/bin/bouncer find you@sender.example
+  .venv/bin/bouncer status
   make invoke EVENT=events/unknown-recipient.json
-  .venv/bin/bouncer explain events/several-recipients.json
 """,
         soft_wrap=True,
         markup=True,
