@@ -14,7 +14,7 @@ NEEDED = {
     "left_to_the_audit": (241, "handled-or-kept"),
     "penalty_not_written": (3281, "penalty"),
     "died_after": (34, "once"),
-    "note_failed": (302, "claims-end"),
+    "note_failed": (244, "once"),
     "claimed_after_the_audit": (9453, "claims-end"),
 }
 """Excuse to a world that needs it, and the promise that it would break."""
