@@ -51,7 +51,7 @@ class AppConfigPolicy:
             on_failure: told why the last good policy stays.
             clock: epoch seconds; it goes on while a function is frozen.
         """
-        from aws_lambda_powertools.utilities.parameters import AppConfigProvider  # noqa: PLC0415
+        from aws_lambda_powertools.utilities.parameters import AppConfigProvider  # noqa: PLC0415  (most stacks need none)
 
         # With a session of its own: a poll token is good for one call.
         def new_session() -> AppConfigProvider:
