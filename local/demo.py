@@ -241,14 +241,14 @@ def _print_hints(aws: Aws, page: str) -> None:
 
 Mailboxes: {", ".join(each.address for each in read_mailboxes(MAILBOXES))}
 
-The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}). Elsewhere:
+The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}). In another terminal:
 
   export AWS_ENDPOINT_URL={aws.endpoint} AWS_DEFAULT_REGION={REGION}
   export AWS_ACCESS_KEY_ID={aws.credentials.access_key_id}
   export AWS_SECRET_ACCESS_KEY={aws.credentials.secret_access_key}
   export BOUNCER_DNS_SERVER=127.0.0.1:{aws.port}
 
-Then try, in another terminal:
+Then try there:
   curl smtp://127.0.0.1:{aws.smtp_port} --mail-from you@sender.example \\
        --mail-rcpt nobody@example.com --upload-file events/unknown-recipient.eml
   swaks --server 127.0.0.1:{aws.smtp_port} --from you@sender.example --to full@example.com

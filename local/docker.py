@@ -188,7 +188,7 @@ def main(event: Annotated[Path, typer.Argument(help="An event file.", exists=Tru
             aws = _kept_up()
             if aws is None:
                 aws, _ = context.enter_context(deployed(credentials=CREDENTIALS_FILE))
-                write_files(aws)
+            write_files(aws)  # Docker may have come up after AWS did
             raise typer.Exit(invoke(aws, event))
     except StackError as error:
         typer.echo(str(error), err=True)
