@@ -241,7 +241,7 @@ def _print_hints(aws: Aws, page: str) -> None:
 
 Mailboxes: {", ".join(each.address for each in read_mailboxes(MAILBOXES))}
 
-The key is this run's alone ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}). In another terminal:
+The key is this run's ({docker.CREDENTIALS_FILE.relative_to(stack.ROOT)}). In another terminal:
 
   export AWS_ENDPOINT_URL={aws.endpoint} AWS_DEFAULT_REGION={REGION}
   export AWS_ACCESS_KEY_ID={aws.credentials.access_key_id}
