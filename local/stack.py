@@ -269,7 +269,7 @@ def _digest_of_sources() -> str:
 
 
 def prepare_account(aws: Aws) -> None:
-    """What a user of SES has before he deploys: verified domains and an empty rule set."""
+    """What a user of SES has before a deployment: verified domains and an empty rule set."""
     ses = aws.client("ses")
     for domain in DOMAINS:
         ses.verify_domain_identity(Domain=domain)

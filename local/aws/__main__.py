@@ -59,7 +59,7 @@ def main(
 
 
 def _end_with_input() -> None:
-    """Whoever started this holds the pipe: when he is gone, however he went, so is this."""
+    """Whoever started this holds the pipe: when that process is gone, so is this."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,7 +1,7 @@
 """Who may speak to AWS on this machine: whoever has this run's key, and no web page.
 
 ministack is made for a test's own container: it takes any Origin and any Host, and a root caller
-without looking at his signature. Here its functions run as the developer, so everything that
+without looking at the signature. Here its functions run as the developer, so everything that
 comes in passes this gate first, on every path:
 
 - the Host is an address or `localhost`: a name that was rebound to loopback is refused;

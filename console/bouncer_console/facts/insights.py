@@ -86,7 +86,7 @@ class Log:
             patterns: regular expressions, made with `literal` where they hold what others wrote.
             since, until: whole seconds count; `until` is not included.
             on_read: told the share of the range that was read, from 0 to 1.
-            enough: whoever asks expects to take no more; he gets more if he does.
+            enough: whoever asks expects to take no more, and gets more on taking more.
 
         Raises:
             InsightsError: a query failed, or the account runs too many.

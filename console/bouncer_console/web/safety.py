@@ -1,4 +1,4 @@
-"""Who may ask the page: this machine's owner by his browser, and nobody else.
+"""Who may ask the page: this machine's owner in the browser, and nobody else.
 
 Another user of the machine, a web page that the owner visits, and a name that leads here (DNS
 rebinding) get an empty 403, whatever they ask for.
@@ -30,7 +30,7 @@ HEADERS = {
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _OURS = frozenset({"same-origin", "none"})
-"""Sec-Fetch-Site of what the owner asks for himself: by our page, or by the address bar."""
+"""Sec-Fetch-Site of what the owner wants: by our page, or by the address bar."""
 
 
 class Gate:

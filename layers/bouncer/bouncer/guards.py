@@ -141,7 +141,7 @@ def _own_address(at: Circumstances) -> Answer:
     sender = normalise(at.reverse_path)
     if sender in {normalise(each) for each in (*at.bounce_senders, *refused)}:
         return True
-    # One who sends a copy to himself is told of the others, if it is he.
+    # Senders who copy themselves are told of the others, if they are proven.
     to_itself = sender in {normalise(each) for each in at.mail.recipients}
     return to_itself and _unproven(at)
 

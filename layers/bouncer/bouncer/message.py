@@ -210,7 +210,7 @@ def _whole_characters(value: Any) -> Any:
     """The same with U+FFFD for each half of a surrogate pair.
 
     JSON's \\u escapes let halves in, and nothing that comes later does: a sender who has one in
-    a header must not have his mail left undecided for it.
+    a header must not keep the mail from being decided.
     """
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     faults: Mapping[str, str] = {}
     """Recipients that SES would refuse to have in the bounce, and why."""
     withheld: Mapping[str, OtherReason] = {}
-    """Recipients of whom the sender is not told, whatever he is told of others, and why."""
+    """Recipients of whom the sender is not told, whatever is told of others, and why."""
     suppressed: GuardName | OtherReason | None
     """Why the sender is not told of anyone, or None."""
     objections: tuple[GuardName | OtherReason, ...] = ()
@@ -78,8 +78,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def disposition(self) -> Disposition:
         """Stop when no recipient is left to deliver to.
 
-        A sender whom nothing but our own limits or SES's window keeps from being told keeps his
-        mail, and so does who can't stand in a bounce: stopped, it would be lost without a word.
+        Where only our own limits or SES's window keep the sender from being told, or a recipient
+        can't stand in a bounce, the mail goes on: stopped, it would be lost without a word.
         """
         if self.suppressed in NOT_TOLD or (self.suppressed is None and self.faults):
             return Disposition.CONTINUE

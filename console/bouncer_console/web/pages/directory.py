@@ -56,7 +56,7 @@ class Found(msgspec.Struct, kw_only=True):
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody looks for, and where in the table he is."""
+    """What somebody looks for, and where in the table."""
 
     beginning: str = ""
     domain: str | None = None

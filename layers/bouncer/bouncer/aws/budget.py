@@ -44,7 +44,7 @@ class DynamoBudget:
         """
         Args:
             backlog: told until when it may take, about how many seconds the queue needs to
-                drain; asked only where a sender has had his places.
+                drain; asked only where a sender has had all places.
         """
         self._client = client
         self._table = table

@@ -23,7 +23,7 @@ def key_of(client: "DynamoDBClient", table: str) -> Callable[[], bytes]:
 
 
 def stack_key(client: "DynamoDBClient", table: str) -> bytes:
-    """The key: whoever comes first makes it, everybody after him gets the same.
+    """The key: whoever comes first makes it, everybody else gets the same.
 
     Raises:
         botocore.exceptions.ClientError, BotoCoreError: the table did not answer.

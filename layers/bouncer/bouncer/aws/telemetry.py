@@ -30,7 +30,7 @@ BOUNCE_HANDLED = "bounce handled"
 """Messages of the lines from which people and the console learn what became of a mail."""
 
 SENDER_NOT_TOLD = "SenderNotTold"
-"""A metric: a proven sender met a budget or SES's window; his mail went on."""
+"""A metric: a proven sender met a budget or SES's window, and the mail went on."""
 
 NAMESPACE = "SesBouncer"
 

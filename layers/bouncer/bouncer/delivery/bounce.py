@@ -253,7 +253,7 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bounce_sender_arn: str | None = None
     message_dsn: MessageDsn | None = None
     reverse_path: Annotated[str, msgspec.Meta(max_length=ADDRESS_LIMIT)] = ""
-    """Whom SES will tell, for people: the call does not name him."""
+    """Whom SES will tell, for people: the call does not say."""
 
     def deadline(self, margin: timedelta) -> datetime:
         """The last moment at which a call may start: SES's window less `margin`."""

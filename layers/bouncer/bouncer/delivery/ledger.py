@@ -84,7 +84,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     settled: Mapping[str, BounceState]
     """Already at an end: nothing is left to do."""
     in_flight: Mapping[str, datetime]
-    """Held by someone else until then; he may have crashed, so someone has to look again."""
+    """Held by another until then, who may have crashed: someone has to look again."""
 
 
 class LedgerUnavailableError(BackendUnavailableError):
@@ -122,10 +122,10 @@ class Ledger(Protocol):
     def settle(
         self, entries: Iterable[LedgerEntry], *, owner: str, until: datetime
     ) -> Mapping[str, BounceState]:
-        """The holder writes an end, or `queued`, which ends his claim.
+        """The holder writes an end, or `queued`, which ends the claim.
 
         Returns:
-            What stands instead, for each recipient that is not his any more.
+            What stands instead, for each recipient that is not the holder's any more.
         """
         ...
 
@@ -134,7 +134,7 @@ class Ledger(Protocol):
     ) -> None:
         """The holder notes how many calls for each recipient were never answered.
 
-        He goes on holding the claims; should he crash, the next holder hears of it.
+        The claims go on; after a crash the next holder hears of it.
         """
         ...
 

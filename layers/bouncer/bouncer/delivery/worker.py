@@ -57,7 +57,7 @@ class Worker:
                 continue
             try:
                 # Each message claims for itself: two of one mail are not both the holder. What SES
-                # refused to the holder of another copy is not begun again: he deletes the message.
+                # refused to the holder of another copy is not begun again: that one deletes it.
                 held, claims = self._books.claim(
                     bounce, owner=f"{owner}#{key}", until=until, anew=False
                 )

@@ -97,7 +97,7 @@ class Recipients:
         return self._states[state]
 
     def each(self, test: Callable[[Facts], bool | None]) -> Answers:
-        """What a test says of each; what it raises over one of them is unknown of him only."""
+        """What a test says of each; what it raises over one of them is unknown of that one only."""
         yes = no = needs = 0
         for at, fact in enumerate(self.facts):
             answer = None
