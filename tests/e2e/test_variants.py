@@ -167,8 +167,7 @@ def test_a_policy_in_appconfig_is_changed_without_a_deployment(other: Site) -> N
         for each in bouncer(site, "redrive", "--run")["letters"]
         if each["message_id"] == before
     ]
-    # The rule may be for some recipients here, by what an earlier test has deployed.
-    assert json.loads(letter["result"])["disposition"] in ("STOP_RULE", "STOP_RULE_SET")
+    assert letter["result"] == "queued"  # the audit decides it, as unknown
     until(lambda: site.bounces(before) or None, "the kept event's bounce did not come")
 
 
