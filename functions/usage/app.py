@@ -14,7 +14,8 @@ from aws_lambda_powertools import Logger
 from bouncer.aws import wiring
 from bouncer.aws.clients import Clients
 from bouncer.aws.discretion import Discretion, entry
-from bouncer.aws.invocation import handed_back
+from bouncer.aws.invocation import RESERVE, end_of, handed_back
+from bouncer.deadline import deadline
 from bouncer.settings import UsageSettings, stored_prefix
 from bouncer.usage import Usage
 
@@ -44,7 +45,7 @@ with contextlib.suppress(Exception):  # at init; what fails here fails again, an
 
 
 @entry(logger)
-def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Safe to repeat: a mail is given back once. What failed comes back, and so, later, again.
 
     What was missed even so, `bouncer mailbox recount` finds.
@@ -61,7 +62,8 @@ def handler(event: dict[str, Any], _context: "LambdaContext") -> dict[str, Any]:
             continue
         if key.startswith(app.prefix):
             mails[record["messageId"]] = key.removeprefix(app.prefix)
-    failed = app.usage.give_back(set(mails.values()))
+    with deadline(end_of(context) - RESERVE):
+        failed = app.usage.give_back(set(mails.values()))
     again |= {each for each, mail in mails.items() if mail in failed}
     logger.info("mail deleted", extra={"mails": len(mails), "failed": sorted(failed)})
     return handed_back(again)

@@ -1,6 +1,6 @@
 """A Usage in memory."""
 
-from collections.abc import Collection
+from collections.abc import Set
 from datetime import datetime
 
 import msgspec
@@ -48,7 +48,7 @@ class MemoryUsage:
         self._count(charged)
         return Charged(mailbox=charged)
 
-    def give_back(self, message_ids: Collection[str]) -> set[str]:
+    def give_back(self, message_ids: Set[str]) -> set[str]:
         failed: set[str] = set()
         for each in message_ids:
             try:

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -23,18 +24,24 @@ from moto.core.botocore_stubber import MockRawResponse
 from bouncer import timing
 from bouncer.aws import clients, wiring
 from bouncer.aws.slots import SLOTS_ITEM
+from bouncer.aws.usage import DynamoUsage
 from bouncer.limiter import Limiter
+from bouncer.mailboxes import Mailbox
 from functions.inbound import app as inbound
 from functions.inbound import audit
 from functions.send import app as send
+from functions.usage import app as usage
 from tests.integration.builders import (
     ALICE,
     BOUNCES,
     BUCKET,
+    MAILBOXES,
+    PREFIX,
     Context,
     create_bounce_table,
     create_mailbox_table,
     know_domain,
+    mailbox_of,
     put_mail,
     put_mailbox,
     reserve_until,
@@ -46,6 +53,7 @@ from tests.integration.conftest import Printed, Services, VirtualTime
 SLOW = 1.9
 """Just in time, every time."""
 AUDIT_TIMEOUT = 60.0
+USAGE_TIMEOUT = 60.0
 UNKNOWN = ("one@example.com", "two@example.com", "three@example.com")
 SERVICES = ("dynamodb", "s3", "sqs", "ses")
 SEEDS = 6
@@ -136,7 +144,7 @@ class Weather:
 
 
 class Stack:
-    """The three functions that decide and send, and their backends."""
+    """The functions that decide, send and give back, and their backends."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, printed: Printed) -> None:
         self.printed = printed
@@ -168,7 +176,7 @@ class Stack:
         monkeypatch.setattr(time, "sleep", clock.sleep)
         services = Services(self.dynamodb, self.s3, self.sqs)
         dead_letters = {"BOUNCE_DEAD_LETTER_QUEUE_URL": self.events}
-        services.start(monkeypatch, inbound, audit, send, USAGE="managed", **dead_letters)
+        services.start(monkeypatch, inbound, audit, send, usage, USAGE="managed", **dead_letters)
 
     def mail(self, event: Any) -> bool:
         """Let the inbound function handle it: whether it answered at all."""
@@ -189,6 +197,10 @@ class Stack:
     def audit(self, notices: list[str]) -> list[str]:
         """Let the audit have these: those that go back to its queue."""
         return self._batch(audit.handler, notices, AUDIT_TIMEOUT)
+
+    def give_back(self, deletions: list[str]) -> list[str]:
+        """Let the usage function have these: those that go back to its queue."""
+        return self._batch(usage.handler, deletions, USAGE_TIMEOUT)
 
     def _batch(self, handler: Any, messages: list[str], seconds: float) -> list[str]:
         end = self.passing.clock() + seconds
@@ -343,6 +355,49 @@ def test_in_any_weather_the_audit_answers_in_time_and_nothing_is_lost(
         stack.passing.sleep(timing.VISIBILITY)
     assert again == waiting == []
     told_or_with_a_reason(stack)
+
+
+@pytest.mark.parametrize(
+    "forecast", [each for each in FORECASTS if not str(each.id).startswith(("s3", "sqs", "ses"))]
+)
+def test_in_any_weather_deletions_are_given_back_in_time_and_exactly(
+    stack: Stack, forecast: Forecast
+) -> None:
+    deletions = counted_and_deleted(stack, mails=40)
+    stack.weather.forecast = forecast
+    for _ in range(3):
+        deletions = stack.give_back(deletions)
+    stack.weather.forecast = calm
+    for _ in range(3):
+        deletions = stack.give_back(deletions)
+    assert deletions == []
+    assert mailbox_of(stack.dynamodb)["used_bytes"] == "0"
+
+
+def test_however_slow_all_is_what_was_found_is_also_given_back(stack: Stack) -> None:
+    """A batch whose look-ups alone take more time than there is gets on, batch by batch."""
+    deletions = counted_and_deleted(stack, mails=40)
+    stack.weather.forecast = of_all("slow")
+    before = len(deletions)
+    while deletions:
+        deletions = stack.give_back(deletions)
+        assert len(deletions) < before
+        before = len(deletions)
+    assert mailbox_of(stack.dynamodb)["used_bytes"] == "0"
+
+
+def counted_and_deleted(stack: Stack, mails: int) -> list[str]:
+    """Mails that one mailbox had; the events of their deletion."""
+    counters = DynamoUsage(
+        stack.dynamodb, bounce_table=BOUNCES, mailbox_table=MAILBOXES, remember=timedelta(days=14)
+    )
+    for number in range(mails):
+        box, now = Mailbox(address=ALICE), datetime.now(UTC)
+        counters.charge(box, f"mail{number}", 100, now, enforce=False)
+    return [
+        json.dumps({"detail": {"object": {"key": f"{PREFIX}mail{number}"}}})
+        for number in range(mails)
+    ]
 
 
 def test_when_everything_is_slow_the_event_is_kept_or_the_bounce_waits(stack: Stack) -> None:

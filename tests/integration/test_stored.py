@@ -199,7 +199,7 @@ def test_what_was_counted_is_given_back_once(dynamodb: Any) -> None:
         clock=lambda: NOW,
     )
     for _ in range(2):
-        assert usage.give_back(["counted", "deleted"]) == set()
+        assert usage.give_back({"counted", "deleted"}) == set()
         assert mailbox_of(dynamodb, "alice@example.com")["used_bytes"] == "0"
 
 

@@ -5,7 +5,7 @@ as the stored mail does, for it says what a deletion gives back; a little longer
 late replay from charging again.
 """
 
-from collections.abc import Collection
+from collections.abc import Set
 from datetime import datetime
 from typing import Protocol
 
@@ -60,11 +60,12 @@ class Usage(Protocol):
         """
         ...
 
-    def give_back(self, message_ids: Collection[str]) -> set[str]:
+    def give_back(self, message_ids: Set[str]) -> set[str]:
         """These stored mails are gone: uncount each wherever it was counted, and only once.
 
         Returns:
-            The mails that were not, or not wholly, given back, for another try.
+            The mails that were not, or not wholly, given back, for another try: what failed, and
+            what there was no time for.
         """
         ...
 

@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from bouncer import timing
 from bouncer.aws.deadline import FAILURES
-from bouncer.deadline import time_for, utc_now
+from bouncer.deadline import half_of_the_time, time_for, utc_now
 from bouncer.mailboxes import Mailbox, counting_day
 from bouncer.usage import Charged, Full, UsageBusyError, UsageUnavailableError
 
@@ -115,16 +115,17 @@ class DynamoUsage:
         item: dict[str, Any] = answer.get("Item", {})
         return item
 
-    def give_back(self, message_ids: Collection[str]) -> set[str]:
+    def give_back(self, message_ids: Set[str]) -> set[str]:
         failed: set[str] = set()
         by_mailbox: dict[str, list[dict[str, Any]]] = {}
-        for message_id in sorted(message_ids):
-            try:
-                for record in self._records(message_id):
-                    if "returned_at" not in record:
-                        by_mailbox.setdefault(record["mailbox"]["S"], []).append(record)
-            except UsageUnavailableError:
-                failed.add(message_id)
+        with half_of_the_time():  # what was found is also given back
+            for message_id in sorted(message_ids):
+                try:
+                    for record in self._records(message_id):
+                        if "returned_at" not in record:
+                            by_mailbox.setdefault(record["mailbox"]["S"], []).append(record)
+                except UsageUnavailableError:
+                    failed.add(message_id)
         for records in by_mailbox.values():
             for chunk in itertools.batched(records, _RECORDS_A_TRANSACTION, strict=False):
                 try:
