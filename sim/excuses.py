@@ -43,8 +43,9 @@ def note_failed(call: Call) -> bool:
 
 
 def claimed_after_the_audit(world: World, message_id: str, claim: Item) -> bool:
-    """SES or Lambda called once more, hours after the audit had recorded this recipient's end."""
+    """SES or Lambda called once more, after the audit had looked, and that invocation died."""
     mail = world.bounces.items.get((f"message#{message_id}", "mail"), {})
     recorded = [line.rpartition(" ")[2] for line in mail.get("recipients", {}).get("SS", [])]
     late = float(claim["updated_at"]["N"]) - world.ses.received[message_id] > AUDIT_DELAY
-    return late and claim["recipient"]["S"] in recorded
+    workers = "#" in claim["owner"]["S"]  # whose messages come again until the claim ends
+    return late and not workers and claim["recipient"]["S"] in recorded

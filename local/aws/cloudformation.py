@@ -71,8 +71,10 @@ def _lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     unknown = rule.keys() - {"Id", "Status", "Prefix", "TagFilters", "ExpirationInDays"}
     if unknown:
         raise ValueError(f"a lifecycle rule's {', '.join(sorted(unknown))} is not known here")
+    if "ExpirationInDays" not in rule:
+        raise ValueError("a lifecycle rule without ExpirationInDays is not known here")
     return {
-        "ID": rule["Id"],
+        "ID": rule.get("Id", ""),
         "Status": rule["Status"],
         "Filter": {"And": {"Prefix": rule.get("Prefix", ""), "Tags": rule.get("TagFilters", [])}},
         "Expiration": {"Days": int(rule["ExpirationInDays"])},

@@ -4,8 +4,8 @@ SES publishes a notice of every mail that a rule took, whatever becomes of the f
 recipient is accounted for when the mail's record or, with an end or in the queue, the ledger has
 it. A claim whose lease is over was left behind by an invocation that died: nobody works on it any
 more. If the invocation after it did not bounce the recipient, because the mailbox exists by now or
-because it is too late, the audit ends the claim; if SES had refused the bounce before, the ledger
-says so again.
+because it is too late, the audit ends the claim; if it was to try once more what SES had refused,
+the mail is handled again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -89,7 +89,7 @@ class Audit:
                 if any(self._in_force(each) for each in claims):
                     again.add(key)
                     continue
-                if self._missed(mail, record, lines):
+                if self._missed(mail, record, lines) or any(each.error_code for each in claims):
                     # The whole mail, for its rules may ask of all its recipients; what has been
                     # done for some is not done again: ledger and usage know it.
                     handled = self._inbound.handle(
@@ -119,7 +119,7 @@ class Audit:
     def _end(
         self, claims: Iterable[LedgerEntry], record: MailRecord | None, until: datetime
     ) -> None:
-        """End the claims on recipients who are not bounced, by the record, or whom SES refused."""
+        """End the claims on recipients who, by the mail's record, are not bounced."""
         reasons = {
             each.recipient: FOUND_UNDECIDED
             if each.reason == FOUND_UNDECIDED
@@ -131,10 +131,8 @@ class Audit:
             msgspec.structs.replace(
                 claim, state=BounceState.SUPPRESSED, reason=reasons[normalise(claim.recipient)]
             )
-            if normalise(claim.recipient) in reasons
-            else msgspec.structs.replace(claim, state=BounceState.REJECTED)
             for claim in claims
-            if normalise(claim.recipient) in reasons or claim.error_code
+            if normalise(claim.recipient) in reasons
         ]
         if ends:
             self._ledger.record(ends, until=until)
