@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import ClientError
 
+from bouncer.delivery.ledger import BounceState
 from bouncer_console.deployment import (
     DEFAULT_STACK,
     Deployment,
@@ -21,7 +22,8 @@ _WRITERS = 8
 
 def adopt(
     old_table: Annotated[
-        str, typer.Argument(help="The BounceTable that an earlier stack left behind.")
+        str,
+        typer.Argument(help="What an earlier stack left behind: its table …-BounceTable-…"),
     ],
     stack: StackOption = DEFAULT_STACK,
     region: RegionOption = None,
@@ -30,7 +32,9 @@ def adopt(
     """Take over what an earlier stack's BounceTable knows of mail.
 
     Who was told, which mails were handled, and what each stored mail counts for in which mailbox.
-    Copies what this stack has no record of, changes nothing else, and is safe to repeat.
+    Copies what this stack has no record of, changes nothing else, and is safe to repeat. What
+    waited is left out: it went with the old queue. It goes with the old directory: one that was
+    imported anew never counted the old mail, so after deletions it needs `mailbox recount`.
     """
     with plain_errors(DeploymentError):
         deployment = Deployment.find(stack, region)
@@ -56,6 +60,11 @@ def adopt(
                 new = sum(pool.map(take_over, page))
                 copied, known = copied + new, known + len(page) - new
                 advance(len(page))
+        if not copied + known:
+            raise DeploymentError(
+                f"{old_table} knows of no mail, so it is no old ledger, or an empty one: look for "
+                "a table named …-BounceTable-… (bouncer doctor, check kept-from-before)"
+            )
     if as_json:
         print_json({"from": old_table, "to": table, "copied": copied, "known": known})
         return
@@ -63,12 +72,18 @@ def adopt(
 
 
 def _pages(dynamodb: Any, table: str) -> Iterator[list[dict[str, Any]]]:
-    """Everything about mails; limiter, budgets and key are each stack's own."""
+    """What is known of mails and at its end; limiter, budgets and key are each stack's own."""
     scan = dynamodb.get_paginator("scan").paginate(
         TableName=table,
         ConsistentRead=True,
-        FilterExpression="begins_with(pk, :mail)",
-        ExpressionAttributeValues={":mail": {"S": "message#"}},
+        FilterExpression="begins_with(pk, :mail) AND attribute_exists(sk) "
+        "AND NOT #state IN (:claimed, :queued)",
+        ExpressionAttributeNames={"#state": "state"},
+        ExpressionAttributeValues={
+            ":mail": {"S": "message#"},
+            ":claimed": {"S": BounceState.CLAIMED},
+            ":queued": {"S": BounceState.QUEUED},
+        },
     )
     for page in scan:
         yield page["Items"]

@@ -63,6 +63,19 @@ def test_only_what_is_known_of_mails_is_taken_over(old: DynamoDBClient) -> None:
     assert {pk for pk, _ in items_of(old)} == {"message#stored", "message#told"}
 
 
+def test_what_waited_in_the_old_queue_is_left_out_for_nobody_will_send_it(
+    old: DynamoDBClient,
+) -> None:
+    for state in (BounceState.QUEUED, BounceState.CLAIMED, BounceState.SENT):
+        item: dict[str, Any] = {
+            "pk": {"S": f"message#{state}"},
+            "sk": {"S": "recipient#x@y.example"},
+        }
+        old.put_item(TableName=OLD, Item=item | {"state": {"S": state}})
+    printed_json("adopt", OLD)
+    assert {pk for pk, _ in items_of(old)} == {"message#stored", "message#told", "message#sent"}
+
+
 def test_what_this_stack_knows_itself_stays_and_it_may_be_repeated(old: DynamoDBClient) -> None:
     settle(old, BounceState.SENT, message_id="msg1")
     standing = old.scan(TableName=BOUNCES)["Items"]
@@ -77,3 +90,17 @@ def test_what_this_stack_knows_itself_stays_and_it_may_be_repeated(old: DynamoDB
 def test_its_own_table_or_none_is_an_error(stack: Stack) -> None:
     assert "this stack's own" in error_of("adopt", BOUNCES)
     assert "not found" in error_of("adopt", "nowhere").lower()
+
+
+def test_a_table_that_is_no_ledger_is_an_error(old: DynamoDBClient) -> None:
+    """Who mistakes the directory for it would delete the ledger next."""
+    assert "-BounceTable-" in error_of("adopt", MAILBOXES)
+    old.create_table(
+        TableName="notes",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+    )
+    old.put_item(TableName="notes", Item={"pk": {"S": "message#1"}})
+    assert "-BounceTable-" in error_of("adopt", "notes")
+    assert items_of(old) == set()
