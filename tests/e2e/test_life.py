@@ -259,7 +259,7 @@ def kept_from_before(site: Site) -> dict[str, Any]:
 def adoption(site: Site) -> dict[str, str]:
     """The parameters of the command that the doctor proposes."""
     mend = kept_from_before(site)["mend"]
-    command = mend.partition("sam deploy --parameter-overrides ")[2].partition(" (")[0]
+    command = mend.partition("sam deploy --parameter-overrides ")[2].partition(";")[0]
     return dict(each.split("=", 1) for each in command.split())
 
 

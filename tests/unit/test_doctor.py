@@ -320,6 +320,21 @@ def test_what_an_earlier_stack_left_is_adopted_by_the_command_that_is_proposed(
     assert (proposed or "") in mend
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kept": (LEDGER,)},
+        {"kept": (DIRECTORY, LEDGER, MAIL)},
+        {"kept": (LEDGER, MAIL), "deployment": deployment(MailboxTableName="other")},
+    ],
+)
+def test_an_old_ledger_is_adopted_before_it_is_deleted(fields: dict[str, Any]) -> None:
+    """What the stored mail counts for stands nowhere else."""
+    mend = findings(changed(**fields))["kept-from-before"].mend
+    assert f"bouncer adopt {LEDGER}, then delete it" in mend
+    assert ("sam deploy" in mend) is (DIRECTORY in fields["kept"])
+
+
 def test_there_are_twenty_checks_or_more() -> None:
     assert len(CHECKS) >= 20
 

@@ -438,9 +438,11 @@ class Reader:
         """What an earlier stack of this name left behind, as CloudFormation names things."""
         used = set(found.outputs.values()) if found else set()
         tables = self._client("dynamodb").get_paginator("list_tables").paginate()
-        buckets = self._client("s3").list_buckets()["Buckets"]
+        s3 = self._client("s3")
+        # Else it lists those of every Region, where a stack of this name may be in use.
+        buckets = s3.get_paginator("list_buckets").paginate(BucketRegion=s3.meta.region_name)
         names = [name for page in tables for name in page["TableNames"]]
-        names += [each["Name"] for each in buckets]
+        names += [each["Name"] for page in buckets for each in page["Buckets"]]
         starts = tuple(
             f"{self._stack}-{kind}-".lower()
             for kind in ("MailboxTable", "BounceTable", "MailBucket")

@@ -126,20 +126,22 @@ def _kept(account: Account) -> Result:
     kept = read(account.kept)
     if not kept:
         return right("no table or bucket of an earlier stack is left over")
+    ledgers = [name for name in kept if "-bouncetable-" in name.lower()]
+    mends = [] if len(ledgers) == len(kept) else [f"{_adoption(account, kept)}; or delete it"]
+    mends += [f"bouncer adopt {name}, then delete it" for name in ledgers]
     return warning(
         f"an earlier stack's data is here and unused: {some(kept)}",
-        f"{_adoption(account, kept)} (docs/operations.md, Adopting what an earlier stack left); "
-        "or delete it",
+        f"{'; '.join(mends)} (docs/operations.md, Adopting what an earlier stack left)",
     )
 
 
 def _adoption(account: Account, kept: tuple[str, ...]) -> str:
-    """How to go on with what is kept; in full where nobody has to choose."""
+    """How to go on with directory and mail; in full where nobody has to choose."""
     tables = [name for name in kept if "-mailboxtable-" in name.lower()]
     buckets = [name for name in kept if "-mailbucket-" in name.lower()]
     given = {} if isinstance(account.deployment, Unread) else account.deployment.parameters
     if given.get("MailboxTableName") or given.get("MailBucketName") or len(tables) != 1:
-        return "look which are wanted"
+        return "look which directory and bucket are wanted"
     said = f"MailboxTableName={tables[0]} Usage=managed"
     if len(buckets) == 1:
         said += f" StoreMail=existing-bucket MailBucketName={buckets[0]}"
