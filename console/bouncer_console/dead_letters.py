@@ -54,17 +54,12 @@ def redrive(
     """Try the dead letters again, where they failed.
 
     Bounces go to the queue, events and notices of mails to the audit, deletions of stored mail to
-    the mailboxes' usage. A bounce or an event that is too old for SES's 24 hours, and whatever is
-    unreadable, stays where it is.
+    the mailboxes' usage. A bounce that is too old for SES's 24 hours, and whatever is unreadable,
+    stays where it is.
     """
     with plain_errors(DeploymentError):
         deployment = Deployment.find(stack, region)
-        letters = receive(deployment)
-        done = [try_again(deployment, each) if run else "" for each in letters]
-        put_back(
-            deployment,
-            [each for each, result in zip(letters, done, strict=True) if not result],
-        )
+        done = go_through(deployment, lambda _: run)
     rows = [
         {
             "kind": each.kind,
@@ -74,12 +69,12 @@ def redrive(
             "verdict": each.verdict,
             "result": result or None,
         }
-        for each, result in zip(letters, done, strict=True)
+        for each, result in done
     ]
     if as_json:
         print_json({"run": run, "letters": rows})
         return
-    if not letters:
+    if not done:
         say("There are no dead letters.", "green")
         return
     columns = ("", "mail", "received", "why it is here", "verdict", "result")
@@ -95,30 +90,59 @@ def redrive(
                 r["verdict"],
                 r["result"],
             )
-            for r, each in zip(rows, letters, strict=True)
+            for r, (each, _) in zip(rows, done, strict=True)
         ],
         whole=("mail",),
     )
-    again = sum(each.verdict == "again" for each in letters)
+    again = sum(each.verdict == "again" for each, _ in done)
     if not run and again:
         say(f"{again} would be tried again: bouncer redrive --run")
 
 
-def receive(deployment: Deployment) -> list[Letter]:
-    """Every dead letter that can be had; hidden from others until it is put back.
+def go_through(
+    deployment: Deployment,
+    wanted: Callable[[Letter], bool],
+    advance: Callable[[int, int], None] = lambda _done, _of: None,
+) -> list[tuple[Letter, str]]:
+    """Try again what is wanted and can be; every dead letter, and what came of it ("": nothing).
 
-    To look at them wears nothing out: these queues give up no message for being received often.
+    They are hidden from others meanwhile; whatever happens, what was not given back is seen again
+    afterwards. It wears nothing out: these queues give up no message for being received often.
+
+    Args:
+        advance: told how many of how many were given back.
     """
+    received: list[list[Letter]] = [[] for _ in _KINDS]
+    gone: set[str] = set()
+    try:
+        _receive(deployment, received)
+        letters = [each for of_kind in received for each in of_kind]
+        chosen = [each for each in letters if each.verdict == "again" and wanted(each)]
+        for done, letter in enumerate(chosen, 1):
+            _try_again(deployment, letter)
+            gone.add(letter.handle)
+            advance(done, len(chosen))
+    finally:
+        _put_back(deployment, [e for some in received for e in some if e.handle not in gone])
+    return [(each, "queued" if each.handle in gone else "") for each in letters]
+
+
+def look(deployment: Deployment) -> list[Letter]:
+    """Every dead letter, left where it is."""
+    return [letter for letter, _ in go_through(deployment, lambda _: False)]
+
+
+def _receive(deployment: Deployment, into: list[list[Letter]]) -> None:
+    """Every dead letter that can be had, by kind; those of before an error are there too."""
     sqs = deployment.client("sqs")
     margin = deployment.window_margin
 
-    def of_kind(kind: _Kind) -> list[Letter]:
-        queue = kind.dead(deployment)
-        letters = (kind.read(*each) for each in _messages(sqs, queue)) if queue else ()
-        return [_judged(each, margin) for each in letters]
+    def of_kind(kind: _Kind, letters: list[Letter]) -> None:
+        if queue := kind.dead(deployment):
+            letters.extend(_judged(kind.read(*each), margin) for each in _messages(sqs, queue))
 
     with ThreadPoolExecutor(len(_KINDS)) as pool:
-        return [letter for letters in pool.map(of_kind, _KINDS.values()) for letter in letters]
+        list(pool.map(of_kind, _KINDS.values(), into))
 
 
 def waiting(deployment: Deployment) -> int:
@@ -134,7 +158,7 @@ def waiting(deployment: Deployment) -> int:
         return sum(pool.map(number, queues))
 
 
-def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
+def _put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
     """Let others see what was only looked at."""
     sqs = deployment.client("sqs")
     queues: dict[str, list[str]] = {}
@@ -148,13 +172,6 @@ def put_back(deployment: Deployment, letters: Iterable[Letter]) -> None:
             ]
             with suppress(ClientError):  # they have come back by themselves, after a long list
                 sqs.change_message_visibility_batch(QueueUrl=queue, Entries=entries)
-
-
-def look(deployment: Deployment) -> list[Letter]:
-    """Every dead letter, left where it is."""
-    letters = receive(deployment)
-    put_back(deployment, letters)
-    return letters
 
 
 def _messages(sqs: Any, queue: str) -> Iterator[tuple[str, str]]:
@@ -254,8 +271,6 @@ class _Kind(NamedTuple):
     """Their queue; "" where the stack has none."""
     back: Callable[[Deployment], str]
     """The queue that they go back to."""
-    expires: bool = True
-    """Whether SES's 24 hours end it."""
 
 
 _KINDS = {
@@ -270,39 +285,31 @@ _KINDS = {
         dead=lambda stack: stack.output("EventDeadLetterQueue"),
         back=lambda stack: stack.output("AuditQueue"),
     ),
-    # The audit looks at old mail too: it ends what was left open, and bounces nobody.
     "notice": _Kind(
         _notice_letter,
         dead=lambda stack: stack.output("AuditDeadLetterQueue"),
         back=lambda stack: stack.output("AuditQueue"),
-        expires=False,
     ),
     "deletion": _Kind(
         _deletion_letter,
         dead=lambda stack: stack.outputs.get("UsageDeadLetterQueue", ""),
         back=lambda stack: stack.output("UsageQueue"),
-        expires=False,
     ),
 }
 
 
 def _judged(letter: Letter, margin: timedelta) -> Letter:
-    if not _KINDS[letter.kind].expires:
-        readable = bool(letter.message_id)
-        return msgspec.structs.replace(letter, verdict="again" if readable else letter.verdict)
-    if letter.received_at is None:
+    """With its verdict. The audit looks at old mail too: it ends what was left open."""
+    if not letter.message_id:
         return letter
-    too_old = datetime.now(UTC) >= letter.received_at + WINDOW - margin
+    end = letter.received_at + WINDOW - margin if letter.received_at else None
+    too_old = letter.kind == "bounce" and end is not None and datetime.now(UTC) >= end
     return msgspec.structs.replace(letter, verdict="too old" if too_old else "again")
 
 
-def try_again(deployment: Deployment, letter: Letter) -> str:
-    """Try one again; what came of it, or "" when it was left alone."""
-    if letter.verdict != "again":
-        return ""
+def _try_again(deployment: Deployment, letter: Letter) -> None:
     sqs, kind = deployment.client("sqs"), _KINDS[letter.kind]
     sqs.send_message(
         QueueUrl=kind.back(deployment), MessageBody=letter.again or letter.body, DelaySeconds=0
     )
     sqs.delete_message(QueueUrl=kind.dead(deployment), ReceiptHandle=letter.handle)
-    return "queued"

@@ -1,5 +1,6 @@
 """`bouncer redrive`."""
 
+import itertools
 import json
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.integration.console.builders import (
     Stack,
     dead_bounce,
     dead_event,
+    error_of,
     number_in,
     printed_json,
     text_of,
@@ -67,13 +69,19 @@ def test_what_is_too_old_for_ses_stays_where_it_is(
     stack: Stack, sqs: SQSClient, hours: float
 ) -> None:
     dead_bounce(sqs, stack, hours=hours)
-    dead_event(sqs, stack, hours=hours)
-    report = printed_json("redrive", "--run")
-    assert [(each["verdict"], each["result"]) for each in report["letters"]] == [
-        ("too old", None)
-    ] * 2
+    (letter,) = printed_json("redrive", "--run")["letters"]
+    assert (letter["verdict"], letter["result"]) == ("too old", None)
     assert bodies(sqs, stack.bounce_queue) == []
-    assert (len(bodies(sqs, stack.dead_letters)), len(bodies(sqs, stack.events))) == (1, 1)
+    assert len(bodies(sqs, stack.dead_letters)) == 1
+
+
+def test_an_event_goes_to_the_audit_however_old_for_the_audit_ends_old_mail_too(
+    stack: Stack, sqs: SQSClient
+) -> None:
+    dead_event(sqs, stack, hours=99)
+    (letter,) = printed_json("redrive", "--run")["letters"]
+    assert (letter["verdict"], letter["result"]) == ("again", "queued")
+    assert number_in(sqs, stack.outputs["AuditQueue"]) == 1
 
 
 @pytest.mark.parametrize("body", ["not JSON", "{}", "[]", '{"requestPayload": {}}', "5"])
@@ -129,9 +137,8 @@ def test_how_old_is_too_old_is_the_stacks_margin(
 ) -> None:
     stack.parameters["WindowMarginSeconds"] = margin
     dead_bounce(sqs, stack, hours=hours)
-    dead_event(sqs, stack, hours=hours)
-    letters = printed_json("redrive")["letters"]
-    assert [letter["verdict"] for letter in letters] == [verdict] * 2
+    (letter,) = printed_json("redrive")["letters"]
+    assert letter["verdict"] == verdict
 
 
 def test_a_letter_that_comes_back_during_a_long_list_is_listed_once(
@@ -161,3 +168,28 @@ def test_a_letter_that_has_come_back_by_itself_is_listed_all_the_same(
     (letter,) = printed_json("redrive")["letters"]
     assert letter["verdict"] == "again"
     assert number_in(sqs, stack.dead_letters) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "fails_from"),
+    [("SendMessage", ["--run"], 2), ("ReceiveMessage", [], 5)],
+)
+def test_an_error_hides_no_letter(
+    stack: Stack, sqs: SQSClient, operation: str, arguments: list[str], fails_from: int
+) -> None:
+    """They would be gone for ten minutes, for the operator's next try too."""
+    for number in range(3):
+        dead_bounce(sqs, stack, f"msg{number}")
+    calls = itertools.count(1)
+
+    def denied(**_: Any) -> Any:
+        if next(calls) < fails_from:
+            return None
+        error = {"Code": "AccessDenied", "Message": "not you"}
+        metadata = {"HTTPStatusCode": 403, "HTTPHeaders": {}}
+        return no_response(403), {"Error": error, "ResponseMetadata": metadata}
+
+    stack.hooks.append(("sqs", f"before-call.sqs.{operation}", denied))
+    assert "not you" in error_of("redrive", *arguments)
+    stack.hooks.pop()
+    assert len(bodies(sqs, stack.dead_letters)) == (2 if arguments else 3)

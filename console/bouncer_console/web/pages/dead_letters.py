@@ -73,22 +73,12 @@ def redrive(ask: Ask) -> Response:
 
 
 def _redriven(deployment: Standing, message_id: str, kind: str, says: Any) -> str:
-    letters = dead_letters.receive(deployment)
-    wanted = [
-        each
-        for each in letters
-        if each.verdict == "again"
-        and (not message_id or (each.message_id, each.kind) == (message_id, kind))
-    ]
-    left = [*letters]
-    try:
-        for done, each in enumerate(wanted, 1):
-            dead_letters.try_again(deployment, each)
-            left.remove(each)
-            says(f"{done} of {len(wanted)} given back")
-    finally:
-        dead_letters.put_back(deployment, left)
-    return f"{len(wanted)} given back to be tried again."
+    done = dead_letters.go_through(
+        deployment,
+        lambda each: not message_id or (each.message_id, each.kind) == (message_id, kind),
+        lambda done, of: says(f"{done} of {of} given back"),
+    )
+    return f"{sum(bool(result) for _, result in done)} given back to be tried again."
 
 
 PAGE = Page(
