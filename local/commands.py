@@ -98,7 +98,11 @@ machine cannot see that.
 *stack* is the CloudFormation stack; *functions*, *queues*, *roles*, *dead letters* are its own;
 *given back* are the queues that dead letters go back to; *mail* is what it stored below
 `MailPrefix`; *policy* is its AppConfig application; a name such as `BounceTable` is an output of
-the stack; *anything* stands where IAM knows no resource.
+the stack, and behind it, where there is one, stands what the keys of its items have to be like;
+*anything* stands where IAM knows no resource.
+
+*old BounceTable* is every table named *stack*`-BounceTable-…`: an earlier stack's of this name, and
+this stack's own, too. If the old stack had another name, write the old table's ARN into the policy.
 
 | command | may |
 |---|---|
@@ -120,7 +124,8 @@ def permissions_page() -> str:
 def _line(may: May) -> str:
     thing = "anything" if may.on == "*" else may.on
     mark = " †" if may.by_cloudformation else ""
-    return f"{', '.join(may.actions)} on *{thing}*{mark}"
+    keys = f" (`{may.keys}`)" if may.keys else ""
+    return f"{', '.join(may.actions)} on *{thing}*{keys}{mark}"
 
 
 def main() -> None:

@@ -32,12 +32,26 @@ class May(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of thing, mostly an output of the stack; `*` where IAM knows no resources."""
     namespace: str = ""
     """Of CloudWatch's metrics, that it is confined to."""
+    keys: str = ""
+    """Of a table's items, what their keys have to be like."""
     by_cloudformation: bool = False
     """CloudFormation asks for it in the caller's name; the command itself does not."""
 
 
-def _may(on: str, *actions: str, namespace: str = "", by_cloudformation: bool = False) -> May:
-    return May(actions=actions, on=on, namespace=namespace, by_cloudformation=by_cloudformation)
+def _may(
+    on: str,
+    *actions: str,
+    namespace: str = "",
+    keys: str = "",
+    by_cloudformation: bool = False,
+) -> May:
+    return May(
+        actions=actions,
+        on=on,
+        namespace=namespace,
+        keys=keys,
+        by_cloudformation=by_cloudformation,
+    )
 
 
 def _all_of(*mays: May) -> tuple[May, ...]:
@@ -247,7 +261,7 @@ _BY_COMMAND: dict[str, tuple[May, ...]] = {
     "adopt": (
         _FIND,
         _may("old BounceTable", "dynamodb:Scan"),
-        _may("BounceTable", "dynamodb:PutItem"),
+        _may("BounceTable", "dynamodb:PutItem", keys="message#*"),
     ),
     "rules activate": (
         _may("*", "ses:DescribeActiveReceiptRuleSet", "ses:SetActiveReceiptRuleSet"),
@@ -361,11 +375,11 @@ def _guessed(stack: str) -> dict[str, str]:
 
 
 def statements(commands: Sequence[str], arns: Arns) -> Iterator[dict[str, Any]]:
-    """IAM's statements for these commands, one a kind of thing."""
-    actions: dict[tuple[str, str], set[str]] = {}
+    """IAM's statements for these commands, one a kind of thing and condition."""
+    actions: dict[tuple[str, str, str], set[str]] = {}
     for each in (may for command in commands for may in PERMISSIONS[command]):
-        actions.setdefault((each.on, each.namespace), set()).update(each.actions)
-    for (on, namespace), allowed in actions.items():
+        actions.setdefault((each.on, each.namespace, each.keys), set()).update(each.actions)
+    for (on, namespace, keys), allowed in actions.items():
         if resources := arns.of(on):
             statement: dict[str, Any] = {
                 "Effect": "Allow",
@@ -374,6 +388,10 @@ def statements(commands: Sequence[str], arns: Arns) -> Iterator[dict[str, Any]]:
             }
             if namespace:
                 statement["Condition"] = {"StringEquals": {"cloudwatch:namespace": namespace}}
+            if keys:
+                statement["Condition"] = {
+                    "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [keys]}
+                }
             yield statement
 
 

@@ -71,6 +71,20 @@ def test_a_deployed_stacks_things_are_named() -> None:
     } <= resources
 
 
+@pytest.mark.parametrize("commands", [["adopt"], ["adopt", "send-bounce"]])
+def test_who_adopts_a_ledger_may_put_nothing_but_what_is_known_of_mails(
+    commands: list[str],
+) -> None:
+    """The limiter, budgets and the key are in the same table."""
+    (put,) = [
+        each
+        for each in policy_document(commands, ARNS)["Statement"]
+        if "dynamodb:PutItem" in each["Action"]
+    ]
+    assert put["Action"] == ["dynamodb:PutItem"]
+    assert put["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["message#*"]}}
+
+
 def test_what_a_stack_does_not_have_is_left_out() -> None:
     pushed = policy_document(["policy push"], ARNS)["Statement"]
     assert [each["Action"] for each in pushed] == [["cloudformation:DescribeStacks"]]
