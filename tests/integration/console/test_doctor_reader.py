@@ -1,5 +1,7 @@
 """What the doctor reads of AWS."""
 
+from typing import Any
+
 import boto3
 import pytest
 
@@ -13,10 +15,9 @@ REGIONS = ["us-east-1", "eu-west-1", "eu-central-1"]
 def test_a_bucket_of_another_region_is_nothing_that_was_left_over(region: str) -> None:
     """A stack of the same name may be using it there."""
     for each in REGIONS:
-        bucket, s3 = f"ses-bouncer-mailbucket-{each}", boto3.client("s3", region_name=each)
-        if each == "us-east-1":
-            s3.create_bucket(Bucket=bucket)
-        else:
-            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": each})
+        bucket: Any = {"Bucket": f"ses-bouncer-mailbucket-{each}"}
+        if each != "us-east-1":
+            bucket["CreateBucketConfiguration"] = {"LocationConstraint": each}
+        boto3.client("s3", region_name=each).create_bucket(**bucket)
     reader = Reader(stack="ses-bouncer", region=region, dns=Resolver(), command_version="1")
     assert reader._kept(None) == (f"ses-bouncer-mailbucket-{region}",)
