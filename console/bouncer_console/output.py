@@ -165,18 +165,29 @@ def plain_errors(*expected: type[Exception]) -> Iterator[None]:
         fail(str(error))
 
 
+def _in_place(path: Path) -> bool:
+    """Whether it is no file that can be replaced: /dev/stdout leads to one where it is redirected,
+    and is none."""
+    folder = path.parent.resolve()
+    of_the_system = folder.is_relative_to("/dev") or folder.is_relative_to("/proc")
+    if of_the_system and not folder.is_relative_to("/dev/shm"):  # noqa: S108  (it holds files)
+        return True
+    return path.exists() and not path.is_file()
+
+
 @contextmanager
 def written(path: Path) -> Iterator[TextIO]:
     """A file of people's addresses: its owner's alone, and whole or not there.
 
     What stands there stays until all is written, and a link is replaced, not followed: the folder
-    may be everybody's. What is no file, such as /dev/stdout, is written to as it is.
+    may be everybody's. What is no file, such as /dev/stdout, is written to as it is, behind what
+    it has.
 
     Raises:
         OSError: it cannot be written.
     """
-    if path.exists() and not path.is_file():
-        with path.open("w", newline="", encoding="utf-8") as file:
+    if _in_place(path):
+        with path.open("a", newline="", encoding="utf-8") as file:
             yield file
         return
     descriptor, half = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)  # 0600

@@ -3,6 +3,8 @@
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -137,6 +139,38 @@ def test_what_is_no_file_is_written_to_as_it_is() -> None:
     with output.written(Path("/dev/null")) as out:
         out.write("gone")
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_a_redirected_stdout_is_written_to_and_not_replaced(tmp_path: Path, name: str) -> None:
+    """No file is made beside it, and without the means to, the machine's own link is safe here."""
+    script = (
+        "import pathlib, sys, tempfile\n"
+        "from bouncer_console import output\n"
+        "tempfile.mkstemp = None\n"
+        "with output.written(pathlib.Path(sys.argv[1])) as out:\n"
+        "    out.write('addresses')\n"
+    )
+    redirected = tmp_path / "f"
+    redirected.write_text("before, ")
+    with redirected.open("a") as stdout:
+        subprocess.run([sys.executable, "-c", script, name], stdout=stdout, check=True)
+    assert redirected.read_text() == "before, addresses"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_so"),
+    [
+        ("/dev/stdout", True),
+        ("/dev/../dev/stdout", True),
+        ("/proc/self/fd/1", True),
+        ("/dev/shm/all.csv", False),  # noqa: S108  (nothing is written)
+        ("/devices/all.csv", False),
+        ("all.csv", False),
+    ],
+)
+def test_what_the_system_has_is_written_in_place(name: str, is_so: bool) -> None:
+    assert output._in_place(Path(name)) is is_so
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
