@@ -6,7 +6,6 @@ that exists is told anything. One stack, one mistake after the other.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,20 +99,6 @@ def test_live_against_the_doctors_word_an_empty_directory_bounces_nobody(site: S
     assert live.returncode == 0, live.stderr
     everybody_gets_his_mail(site)
     assert told(site) == set()
-
-
-def test_half_a_file_is_not_taken_while_it_is_live(site: Site, tmp_path: Path) -> None:
-    whole = stack.MAILBOXES.read_text()
-    assert "alice@example.com" in whole
-    first = whole.index("alice@example.com")
-    for cut in range(first + 4, len(whole), len(whole) // 6):
-        half = tmp_path / f"half-{cut}.csv"
-        half.write_text(whole[:cut])
-        refused = run(site, "mailbox", "import", str(half))
-        assert refused.returncode == 1, whole[:cut]
-    added = run(site, "mailbox", "add", "alice@example.com")
-    assert (added.returncode, "--domain" in added.stderr) == (1, True)
-    everybody_gets_his_mail(site)
 
 
 def test_filled_while_live_with_a_sender_of_another_domain(site: Site) -> None:

@@ -43,7 +43,9 @@ class Plan(msgspec.Struct, kw_only=True):
     new_domains: list[str]
     """Keys of the `@domain` entries that it makes."""
     first_words: list[str]
-    """Of all domains whose addresses are unknown from then on, but for those that have entries."""
+    """Of all domains of which no address is unknown before, and those without an entry are then."""
+    ends_open: bool = False
+    """Whether the file may be cut off within its last line."""
     left_alone: int = 0
     """Empty cells that empty nothing, in a table of the user's own."""
 
@@ -64,8 +66,8 @@ def import_(
         bool,
         typer.Option(
             "--new-domains",
-            help="The file has every address of the domains that it is the first to speak of: "
-            "has to be said while the stack is live.",
+            help="From now on, the addresses without an entry are unknown in domains where none "
+            "was: has to be said while the stack is live.",
         ),
     ] = False,
     as_json: Json = False,
@@ -83,13 +85,13 @@ def import_(
         if not dry_run:
             target.to_write(own_table)
         plan = _planned(file, target, keep=dry_run or as_json)
+        for refusal in _refused_live(file, plan, new_domains) if target.live else ():
+            if not dry_run:
+                raise MailboxFileError(refusal)
+            note(f"without --dry-run it is refused: {refusal}")
+        if plan.ends_open and not target.live:
+            note(f"{file}: its last line has no line break at the end. Is the file whole?")
         if not dry_run:
-            if target.live and plan.first_words and not new_domains:
-                raise MailboxFileError(
-                    f"the stack is live, and the directory says nothing yet of "
-                    f"{_named(plan.first_words)}: every address there that the file does not have "
-                    "would be bounced from now on. If the file has them all, say --new-domains"
-                )
             _carry_out(file, target, plan)
     if as_json:
         print_json(
@@ -117,6 +119,21 @@ def import_(
         note(
             f"{plan.left_alone} empty cells left the table of your own as it is: "
             "`bouncer mailbox set --unset FIELD` empties a field"
+        )
+
+
+def _refused_live(file: Path, plan: Plan, new_domains: bool) -> Iterator[str]:
+    """Why an import may bounce mail that nobody meant to bounce, where the stack bounces."""
+    if plan.ends_open:
+        yield (
+            f"the stack is live, and the last line of {file} has no line break, so it may be cut "
+            "off within a value: if the file is whole, end it with a line break"
+        )
+    if plan.first_words and not new_domains:
+        yield (
+            f"the stack is live, and no address of {_named(plan.first_words)} is unknown yet: from "
+            "now on, mail for every address there that has no entry would be bounced. If the file "
+            "has them all, say --new-domains"
         )
 
 
@@ -164,6 +181,7 @@ def _planned(file: Path, target: Target, *, keep: bool) -> Plan:
     survey = Survey(file)
     plan = Plan(counts=Counter(), shown=[], new_domains=[], first_words=[])
     merged: list[Mailbox] = []
+    defaults: dict[str, Mailbox] = {}
     with progress("entries checked") as advance:
         for batch in batched(survey.entries(), _BATCH, strict=False):
             entries = _meant(batch, target)
@@ -178,24 +196,27 @@ def _planned(file: Path, target: Target, *, keep: bool) -> Plan:
                     survey.of(change.mailbox, problem)
                 if change.mailbox.alias_for or change.mailbox.moved_to:
                     merged.append(change.mailbox)
+                if change.address.startswith("@"):
+                    defaults[change.address] = change.mailbox
                 plan.counts[change.kind] += 1
                 if keep and change.kind != "unchanged":
                     plan.shown.append(_difference(change))
             advance(len(batch))
     _check_targets(survey, merged, target)
     survey.refuse()
-    if survey.ends_open:
-        note(f"{file}: its last line has no line break at the end. Is the file whole?")
+    plan.ends_open = survey.ends_open
+    keys = sorted(survey.domains)
+    standing = target.table.get(keys)
     if not target.own:  # or its domains are the stack's parameter MailboxDomains
-        missing = sorted(key for key in survey.domains if key[1:] not in target.domains)
-        known = target.table.get(missing)
-        unknown = [key for key in missing if key not in known]
-        plan.new_domains = [key for key in unknown if key not in survey.defaults]
-        plan.first_words = [
+        plan.new_domains = [
             key
-            for key in unknown
-            if key not in survey.defaults or not survey.defaults[key].catch_all
+            for key in keys
+            if key not in defaults and key not in standing and key[1:] not in target.domains
         ]
+    listed = {key for key, each in defaults.items() if not each.catch_all} | {*plan.new_domains}
+    plan.first_words = [
+        key for key in keys if key in listed and target.knows_nobody_unknown(key, standing.get(key))
+    ]
     return plan
 
 

@@ -9,7 +9,12 @@ from bouncer_console.deployment import DeploymentError
 from bouncer_console.mailbox.files import MailboxFileError
 
 TableOption = Annotated[
-    str | None, typer.Option("--table", help="The table itself, instead of the stack's.")
+    str | None,
+    typer.Option(
+        "--table",
+        help="The table itself, instead of the stack's; whether a stack is live with it is not "
+        "looked at.",
+    ),
 ]
 AttributesOption = Annotated[
     str | None,

@@ -82,5 +82,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def speaks_for(self, key: str) -> bool:
         return key[1:] in self.domains or bool(self.table.get([key]))
 
+    def knows_nobody_unknown(self, key: str, standing: Mailbox | None) -> bool:
+        """Whether no address of a domain is unknown.
+
+        Args:
+            standing: the domain's `@domain` entry, if it has one.
+        """
+        return standing.catch_all if standing else key[1:] not in self.domains
+
     def _entries(self, addresses: list[str]) -> dict[str, Mailbox]:
         return self.table.get([key for each in addresses for key in candidates(each)])

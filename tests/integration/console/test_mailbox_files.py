@@ -9,17 +9,21 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
+from typer.testing import CliRunner
 
 from bouncer.aws.directory import DynamoDirectory
-from bouncer.mailboxes import Mailbox
+from bouncer.aws.mailbox_table import MailboxEntry, MailboxTable
+from bouncer.mailboxes import Mailbox, Status
 from bouncer_console.mailbox import target
 from bouncer_console.mailbox.files import _cell, _rows, _without_formula, write_mailboxes
+from bouncer_console.main import app
 from tests.fakes.bounces import NOBODY
 from tests.integration.builders import (
     ALICE,
     MAILBOXES,
     create_mailbox_table,
     item,
+    know_domain,
     mailbox_of,
     put_mailbox,
     stored,
@@ -442,28 +446,110 @@ def test_what_is_quoted_for_a_spreadsheet_is_read_back_exactly(text: str) -> Non
 
 A_WHOLE_FILE = {
     "b.csv": (
-        "address,quota_bytes,catch_all\n@example.com,,false\nalice@example.com,1000000,\n"
-        "nobody@example.com,2000000,\n"
+        "address,status,quota_bytes\nalice@example.com,active,9000000\n"
+        "bob@example.com,,9000000\nnew@example.com,disabled,\n"
     ),
     "b.jsonl": (
-        '{"address": "@example.com", "catch_all": false}\n{"address": "alice@example.com", '
-        '"quota_bytes": 1000000}\n{"address": "nobody@example.com"}\n'
+        '{"address": "alice@example.com", "status": "active", "quota_bytes": 9000000}\n'
+        '{"address": "bob@example.com", "quota_bytes": 9000000}\n'
+        '{"address": "new@example.com", "status": "disabled"}\n'
     ),
 }
 
 
-@pytest.mark.parametrize("cut", range(40, 115, 5))
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("name", A_WHOLE_FILE)
 def test_a_file_that_is_cut_off_anywhere_bounces_nobody_on_a_live_stack(
-    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient, name: str, cut: int
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient, name: str, own: bool
 ) -> None:
-    """Whatever is left of it is refused, or the domain's other addresses are not unknown."""
+    """Of a domain that the directory knows: whatever is left of the file, who had mail gets it."""
     stack.parameters["Mode"] = "enforce"
-    path = file(tmp_path, name, A_WHOLE_FILE[name][:cut])
-    bouncer("mailbox", "import", path, code=1)
-    addresses = [ALICE, NOBODY]
-    said = DynamoDirectory(dynamodb, MAILBOXES, {}).look_up(addresses)
-    assert all(each.mailbox or not each.domain_known for each in said.values())
+    table, names = MAILBOXES, {}
+    if own:
+        own_table(stack, dynamodb)
+        table, names = "users", {"address": "email", "quota_bytes": "quota"}
+    before = [
+        Mailbox(address="@example.com", catch_all=False),
+        Mailbox(address=ALICE, used_bytes=1_500_000, quota_bytes=2_000_000),
+        Mailbox(address="bob@example.com", used_bytes=10),
+    ]
+    MailboxTable(dynamodb, table, names=names).put(
+        [MailboxEntry(mailbox=each, named=frozenset()) for each in before]
+    )
+    whole, taken = A_WHOLE_FILE[name], 0
+    for cut in range(20, len(whole) + 1):
+        path = file(tmp_path, name, whole[:cut])
+        done = CliRunner().invoke(
+            app, ["mailbox", "import", str(path), "--new-domains", *(["--own-table"] * own)]
+        )
+        taken += done.exit_code == 0
+        said = DynamoDirectory(dynamodb, table, names).look_up([ALICE, "bob@example.com"])
+        for each in said.values():
+            assert each.mailbox, whole[:cut]
+            assert not each.mailbox.full(), whole[:cut]
+            assert each.mailbox.status is Status.ACTIVE, whole[:cut]
+            assert each.mailbox.quota_bytes in (None, 2_000_000, 9_000_000), whole[:cut]
+    assert 3 <= taken < 10, "whole lines are taken"
+
+
+def test_a_csv_without_its_last_line_break_is_refused_on_a_live_stack(
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb, used_bytes=500, quota_bytes=1000)
+    know_domain(dynamodb)
+    stack.parameters["Mode"] = "enforce"
+    path = file(tmp_path, "b.csv", f"address,quota_bytes\n{ALICE},1")
+    told = error_of("mailbox", "import", path)
+    assert "if the file is whole, end it with a line break" in told
+    assert mailbox_of(dynamodb)["quota_bytes"] == "1000"
+    dry = bouncer("mailbox", "import", path, "--dry-run")
+    assert "without --dry-run it is refused" in dry.stderr
+    stack.parameters["Mode"] = "observe"
+    assert "Is the file whole?" in bouncer("mailbox", "import", path).stderr
+
+
+@pytest.fixture(params=[False, True], ids=["the stack's", "the user's"])
+def options(request: pytest.FixtureRequest, stack: Stack, dynamodb: DynamoDBClient) -> list[str]:
+    """What the commands have to be told of whose table it is."""
+    if request.param:
+        own_table(stack, dynamodb)
+    return ["--own-table"] * request.param
+
+
+@pytest.mark.parametrize(
+    ("before", "content"),
+    [
+        (None, "@example.com,false\n"),
+        (None, "@example.com,true\n"),
+        ("true", "@example.com,false\n"),
+        ("true", f"{ALICE},\n"),
+        ("false", "@example.com,false\n"),
+        ("false", f"{ALICE},\n"),
+    ],
+)
+def test_no_address_of_a_domain_becomes_unknown_unsaid_while_the_stack_is_live(
+    tmp_path: Path, stack: Stack, options: list[str], before: str | None, content: str
+) -> None:
+    path = file(tmp_path, "b.csv", f"address,catch_all\n{content}")
+    if before is not None:
+        first = file(tmp_path, "a.csv", f"address,catch_all\n@example.com,{before}\n")
+        bouncer("mailbox", "import", first, *options)
+    stack.parameters["Mode"] = "enforce"
+    if content.endswith("false\n") and before != "false":
+        assert "say --new-domains" in error_of("mailbox", "import", path, *options)
+        options.append("--new-domains")
+    bouncer("mailbox", "import", path, *options)
+
+
+def test_a_domain_of_the_stacks_parameter_is_spoken_for_until_it_has_a_catch_all(
+    tmp_path: Path, stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    own_table(stack, dynamodb)
+    stack.parameters |= {"Mode": "enforce", "MailboxDomains": "example.com"}
+    path = file(tmp_path, "b.csv", "address,catch_all\n@example.com,false\n")
+    bouncer("mailbox", "import", path, "--own-table")
+    dynamodb.put_item(TableName="users", Item=item(email="@example.com"))
+    assert "say --new-domains" in error_of("mailbox", "import", path, "--own-table")
 
 
 @pytest.mark.parametrize("name", A_WHOLE_FILE)
@@ -472,9 +558,7 @@ def test_the_first_word_about_a_domain_on_a_live_stack_is_said_twice(
 ) -> None:
     path = file(tmp_path, name, A_WHOLE_FILE[name])
     stack.parameters["Mode"] = "enforce"
-    assert "example.com: every address there that the file does not have" in error_of(
-        "mailbox", "import", path
-    )
+    assert "no address of example.com is unknown yet" in error_of("mailbox", "import", path)
     assert dynamodb.scan(TableName=MAILBOXES)["Items"] == []
     bouncer("mailbox", "import", path, "--new-domains")
     more = file(tmp_path, "more.csv", "address\nbob@example.com\n")
