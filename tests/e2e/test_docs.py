@@ -123,7 +123,7 @@ def test_the_page_of_mailboxes_fills_a_directory(reader: Reader) -> None:
     dynamodb, table = reader.aws.client("dynamodb"), outputs(reader.aws)["MailboxTable"]
     for item in dynamodb.scan(TableName=table)["Items"]:
         dynamodb.delete_item(TableName=table, Key={"address": item["address"]})
-    assert reader.type("bouncer mailbox add @example.com --no-catch-all").returncode == 0
+    assert reader.type("bouncer mailbox add @example.com --no-catch-all --domain").returncode == 0
     assert reader.type("bouncer mailbox add bob@example.com").returncode == 0
     filling, syncing = _of("mailboxes.md")
     done = reader.type(filling.text)

@@ -51,8 +51,8 @@ def add(
     domain: Annotated[
         bool | None,
         typer.Option(
-            help="Let the directory speak for the address's domain from now on (yes; has to be "
-            "said while the stack is live)."
+            help="Let the domain's addresses without an entry be unknown from now on (yes; has "
+            "to be said while the stack is live)."
         ),
     ] = None,
     table: TableOption = None,
@@ -77,27 +77,28 @@ def add(
         box = _convert({"address": address, **fields}, fields.keys())
         _check_alias(box)
         target = Target.find(table, stack, region, attributes).to_write(own_table)
+        there = f"{address} has an entry already: change it with `bouncer mailbox set`"
+        if target.table.get([box.address]):
+            fail(there)
         target.check_targets(box)
         key = domain_key_of(box.address)
-        first = (
-            domain is not False
-            and not target.own
-            and not box.address.startswith("@")
-            and not target.speaks_for(key)
-        )
-        if first and domain is None and target.live:
+        of_domain = box.address == key
+        speaks = not box.catch_all if of_domain else domain is not False and not target.own
+        first = speaks and not target.speaks_for(key)
+        if first and not domain and target.live:
+            say = "Say --domain if so" if of_domain else "Say --domain if so, or --no-domain"
             fail(
-                f"the stack is live, and the directory says nothing of {key[1:]} yet: every other "
-                "address of it would be unknown from now on. Say --domain if so, or --no-domain"
+                f"the stack is live, and the directory says nothing of {key[1:]} yet: every "
+                f"address of it without an entry would be unknown from now on. {say}"
             )
         if not target.table.add(box):
-            fail(f"{address} has an entry already: change it with `bouncer mailbox set`")
-        if first:
+            fail(there)
+        if first and not of_domain:
             target.table.add(domain_entry(key))
     if box.address.startswith("@") and box.catch_all:
         note(f"every address of {key[1:]} exists from now on (--no-catch-all: only entries do)")
     elif first:
-        note(f"the directory speaks for {key[1:]} from now on: its other addresses are unknown")
+        note(f"addresses of {key[1:]} without an entry are unknown from now on")
     report(f"{box.address} is in the directory.", as_json, address=box.address, done="added")
 
 
@@ -115,6 +116,14 @@ def set_(
     ] = None,
     catch_all: Annotated[bool | None, typer.Option(help="For @domain.")] = None,
     separator: Annotated[str | None, typer.Option(help="For @domain: + or -, or empty.")] = None,
+    domain: Annotated[
+        bool,
+        typer.Option(
+            "--domain",
+            help="With --no-catch-all: let @domain's addresses without an entry be unknown from "
+            "now on (has to be said while the stack is live).",
+        ),
+    ] = False,
     unset: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD", help="A field to remove, such as quota_bytes; repeat."),
@@ -144,7 +153,7 @@ def set_(
         gone.append("status_until")
     with plain_errors(*EXPECTED):
         target = Target.find(table, stack, region, attributes).to_write(own_table)
-        change(target, address, fields, gone)
+        change(target, address, fields, gone, domain=domain)
     address = normalise(address)
     report(f"{address} is changed.", as_json, address=address, done="changed")
 
@@ -241,8 +250,23 @@ def _check_alias(mailbox: Mailbox) -> None:
         raise MailboxFileError(problem)
 
 
-def change(target: Target, address: str, fields: dict[str, Any], unset: list[str]) -> None:
+def _ends_catch_all(standing: Mailbox, changed: Mailbox) -> bool:
+    """Whether addresses of a domain without an entry are unknown then, and were not."""
+    return standing.address.startswith("@") and standing.catch_all and not changed.catch_all
+
+
+def change(
+    target: Target,
+    address: str,
+    fields: dict[str, Any],
+    unset: list[str],
+    *,
+    domain: bool = False,
+) -> None:
     """Change an entry, if what becomes of it is one that somebody can mean.
+
+    Args:
+        domain: whether somebody said that a domain's addresses may be unknown from now on.
 
     Raises:
         MailboxFileError: it is not, or there is none.
@@ -259,6 +283,11 @@ def change(target: Target, address: str, fields: dict[str, Any], unset: list[str
         raise MailboxFileError(f"{address} has no entry: add it with `bouncer mailbox add`")
     left = {k: v for k, v in msgspec.to_builtins(standing).items() if k not in unset}
     merged = _convert(left | fields, {"catch_all"})
+    if target.live and not domain and _ends_catch_all(standing, merged):
+        raise MailboxFileError(
+            f"the stack is live, and every address of {key[1:]} exists until now: those without an "
+            "entry would be unknown from now on. Say --domain if so"
+        )
     if {"alias_for", "moved_to"} & fields.keys():
         target.check_targets(merged)
     if not target.table.change(key, fields, unset):

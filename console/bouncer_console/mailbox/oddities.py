@@ -120,7 +120,8 @@ def _of_domains(
                 "warning",
                 key,
                 "the directory has addresses of the domain and no entry for it, so nobody is "
-                f"unknown there: bouncer mailbox add {key} --no-catch-all",
+                "unknown there. If it has all of them: "
+                f"bouncer mailbox add {key} --no-catch-all --domain",
             )
         caught = key in defaults and defaults[key].catch_all
         if key not in postmasters and not caught:

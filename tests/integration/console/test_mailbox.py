@@ -449,5 +449,47 @@ def test_while_the_stack_is_live_an_address_is_not_the_first_word_about_its_doma
     bouncer("mailbox", "add", ALICE, "--no-domain")
     bouncer("mailbox", "add", NOBODY, "--domain")
     bouncer("mailbox", "add", "third@example.com")
-    bouncer("mailbox", "add", "@example.org", "--no-catch-all")
-    assert len(dynamodb.scan(TableName=MAILBOXES)["Items"]) == 5
+    assert len(dynamodb.scan(TableName=MAILBOXES)["Items"]) == 4
+    bouncer("mailbox", "remove", "@example.com")
+    assert "has an entry already" in error_of("mailbox", "add", ALICE)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_while_the_stack_is_live_a_domains_addresses_are_not_unknown_unsaid(
+    stack: Stack, dynamodb: DynamoDBClient, own: bool
+) -> None:
+    key, options = "@example.com", ["--own-table"] * own
+    if own:
+        own_table(stack, dynamodb)
+    stack.parameters["Mode"] = "enforce"
+
+    def shown() -> bool:
+        return bool(printed_json("mailbox", "show", key)["catch_all"])
+
+    unsaid = ("mailbox", "add", key, "--no-catch-all", *options)
+    assert "Say --domain if so" in error_of(*unsaid)
+    assert "Say --domain if so" in error_of(*unsaid, "--no-domain")
+    bouncer("mailbox", "add", key, "--catch-all", *options)  # which makes nobody unknown
+    assert "has an entry already" in error_of(*unsaid)
+    ends = ("mailbox", "set", key, "--no-catch-all", *options)
+    assert "Say --domain if so" in error_of(*ends)
+    assert shown()
+    bouncer("mailbox", "set", key, "--quota", "5", *options)
+    bouncer(*ends, "--domain")
+    assert not shown()
+    bouncer(*ends)  # it is so already
+    bouncer("mailbox", "remove", key, *options)
+    said = bouncer(*unsaid, "--domain")
+    assert "without an entry are unknown from now on" in said.stderr
+    assert not shown()
+
+
+def test_the_mend_that_check_proposes_is_done_on_a_live_stack(
+    stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    put_mailbox(dynamodb)
+    stack.parameters["Mode"] = "enforce"
+    problems = [each["problem"] for each in printed_json("mailbox", "check")["findings"]]
+    (mend,) = (each.partition(": bouncer ")[2] for each in problems if ": bouncer " in each)
+    bouncer(*mend.split())
+    assert mailbox_of(dynamodb, "@example.com")["catch_all"] == "False"

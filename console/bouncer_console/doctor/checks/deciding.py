@@ -86,8 +86,9 @@ def _directory_domains(account: Account) -> Result:
         return warning(
             f"the directory does not speak for {some(missing)}: no address is unknown there, and "
             "all mail goes on",
-            "bouncer mailbox import FILE.csv with its mailboxes, or bouncer mailbox add @DOMAIN "
-            "--no-catch-all; for a table of your own, MailboxDomains",
+            "bouncer mailbox import FILE.csv --new-domains with all its mailboxes, or, if they are "
+            "in the directory, bouncer mailbox add @DOMAIN --no-catch-all --domain; for a table of "
+            "your own, MailboxDomains",
         )
     return right("the directory speaks for every domain that mail comes for")
 

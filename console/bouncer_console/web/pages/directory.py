@@ -338,7 +338,17 @@ def save(ask: Ask) -> Response:
             gone.append(name)
     if not fields and not gone:
         return ask.done("Nothing was different, so nothing was changed.", _to(key))
-    _change(ask, target, key, fields, gone)
+    if target.live and was["catch_all"] and fields.get("catch_all") is False and not ask.sure:
+        return ask.question(
+            f"Let every address of {key[1:]} without an entry be unknown?",
+            yes="Save it",
+            post="/directory/save",
+            fields={"address": key} | {name: ask.form.get(name, "") for name in was},
+            no=_to(key),
+            detail=f"The stack is live: mail for an address of {key[1:]} without an entry is "
+            "bounced from then on.",
+        )
+    _change(ask, target, key, fields, gone, domain=ask.sure)
     names = ", ".join([*fields, *gone])
     return ask.done(f"{key} is changed: {names}.", _to(key))
 
@@ -385,8 +395,16 @@ def enable(ask: Ask) -> Response:
     return ask.done(f"{key} takes mail again.", _to(key))
 
 
-def _change(ask: Ask, target: Target, key: str, fields: dict[str, Any], gone: list[str]) -> None:
-    change(target, key, fields, gone)
+def _change(
+    ask: Ask,
+    target: Target,
+    key: str,
+    fields: dict[str, Any],
+    gone: list[str],
+    *,
+    domain: bool = False,
+) -> None:
+    change(target, key, fields, gone, domain=domain)
     ask.site.jobs.forget(("directory",))
 
 

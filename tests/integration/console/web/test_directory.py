@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -129,6 +130,21 @@ def test_disabling_asks_first(browser: Browser, dynamodb: DynamoDBClient) -> Non
     assert entry(dynamodb, ALICE).status is Status.DISABLED
     assert "takes mail again" in browser.post("/directory/enable", {"address": ALICE}).text
     assert entry(dynamodb, ALICE).status is Status.ACTIVE
+
+
+def test_while_it_is_live_a_domains_addresses_are_unknown_only_after_a_question(
+    browser: Browser, stack: Stack, dynamodb: DynamoDBClient
+) -> None:
+    stack.parameters["Mode"] = "enforce"
+    put(dynamodb, msgspec.structs.replace(DOMAIN, catch_all=True))
+    form = {"address": DOMAIN.address, "size_limit_bytes": "7 MB", "separator": "-"}
+    asked = browser.post("/directory/save", form | {"status": "active"})
+    assert "without an entry be unknown?" in asked.text
+    assert entry(dynamodb, DOMAIN.address).catch_all
+    assert 'name="size_limit_bytes" value="7 MB"' in asked.html
+    browser.post("/directory/save", form | {"status": "active", "sure": "yes"})
+    done = entry(dynamodb, DOMAIN.address)
+    assert (done.catch_all, done.size_limit_bytes, done.separator) == (False, 7_000_000, "-")
 
 
 @pytest.mark.parametrize("path", ["save", "disable", "enable"])
