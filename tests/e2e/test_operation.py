@@ -146,14 +146,21 @@ def test_redrive_shows_first_and_then_gives_the_event_to_the_audit(site: Site) -
     assert of_this_mail(bouncer(site, "redrive")) == []
 
 
-def test_redrive_leaves_out_what_is_too_old(site: Site) -> None:
+def test_redrive_gives_an_old_event_to_the_audit_too_which_bounces_nobody(site: Site) -> None:
     old = [("X-Local-Received-At", "2020-01-01T00:00:00+00:00")]
     with without(site, "InboundRole", "LookMailboxesUp", "dynamodb:BatchGetItem"):
         message_id = site.mail("nobody@example.com", headers=old)
         site.trace(message_id)
     report = bouncer(site, "redrive", "--run")
     (letter,) = [each for each in report["letters"] if each["message_id"] == message_id]
-    assert (letter["verdict"], letter["result"]) == ("too old", None)
+    assert (letter["verdict"], letter["result"]) == ("again", "queued")
+    (entry,) = until(
+        lambda: bouncer(site, "status", message_id)["ledger"] or None,
+        "the audit did not end it",
+        seconds=60,
+    )
+    assert (entry["state"], entry["reason"]) == ("expired", "window-closed")
+    assert site.bounces(message_id) == []
 
 
 def test_send_bounce_goes_through_ledger_and_limiter_once(site: Site) -> None:
