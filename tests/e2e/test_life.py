@@ -174,6 +174,7 @@ def test_deleted_and_made_again_it_goes_on_with_what_it_kept(furnished: Site) ->
     assert site.decided(counted)["recipients"][0]["outcome"] == "accept"
     before, stored = precious(site), stored_mail(site)
     tables, bucket = before["names"], site.outputs["MailBucket"]
+    delete_what_switches_left(site)
     cloudformation = site.client("cloudformation")
     cloudformation.delete_stack(StackName=stack.STACK)
     cloudformation.get_waiter("stack_delete_complete").wait(
@@ -267,6 +268,16 @@ def made_again(site: Site, **parameters: str) -> Site:
     """By `sam deploy`."""
     outputs = stack.deploy(site.aws, stack.STATE / "build" / "template.yaml", **parameters)
     return Site(aws=site.aws, outputs=outputs)
+
+
+def delete_what_switches_left(site: Site) -> None:
+    """Buckets that went out of use; with more than one of them the doctor leaves the choice."""
+    s3 = site.client("s3")
+    for bucket in [each["Name"] for each in s3.list_buckets()["Buckets"]]:
+        if "-mailbucket-" in bucket and bucket != site.outputs["MailBucket"]:
+            for stored in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+                s3.delete_object(Bucket=bucket, Key=stored["Key"])
+            s3.delete_bucket(Bucket=bucket)
 
 
 def stored_mail(site: Site) -> set[str]:
