@@ -54,12 +54,11 @@ def test_mails_at_once_come_back_one_a_second(site: Site, first_call: int, ids: 
     logs = site.client("logs").get_paginator("filter_log_events")
     pages = logs.paginate(logGroupName=site.outputs["InboundLogGroup"])
     lines = [e["message"] for page in pages for e in page["events"]]
-    states = [
-        json.loads(line)["recipients"][0]["state"]
-        for line in lines
-        if '"mail handled"' in line and any(message_id in line for message_id in ids)
-    ]
-    assert len(states) == MAILS
+    # The audit, five seconds behind here, may handle what the function has not come to yet.
+    handled = [json.loads(line) for line in lines if '"mail handled"' in line]
+    ends = {each["ses_message_id"]: each["recipients"][0].get("state") for each in handled}
+    assert ends.keys() >= set(ids)
+    states = [ends[each] for each in ids]
     assert set(states) <= {"sent", "queued"}
     assert states.count("queued") > MAILS / 2
     waited = [
