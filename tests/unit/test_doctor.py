@@ -306,6 +306,7 @@ DIRECTORY, LEDGER, MAIL = (
         ({"kept": (DIRECTORY,)}, f"MailboxTableName={DIRECTORY} Usage=managed"),
         ({"kept": (DIRECTORY,), "deployment": Unread("none")}, f"MailboxTableName={DIRECTORY}"),
         ({"kept": (DIRECTORY, "ses-bouncer-MailboxTable-2")}, None),
+        ({"kept": (DIRECTORY, MAIL, "ses-bouncer-mailbucket-2")}, None),
         ({"kept": (DIRECTORY,), "deployment": deployment(MailboxTableName="other")}, None),
         ({"kept": (LEDGER, MAIL)}, None),
     ],

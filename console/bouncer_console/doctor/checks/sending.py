@@ -140,9 +140,10 @@ def _adoption(account: Account, kept: tuple[str, ...]) -> str:
     tables = [name for name in kept if "-mailboxtable-" in name.lower()]
     buckets = [name for name in kept if "-mailbucket-" in name.lower()]
     given = {} if isinstance(account.deployment, Unread) else account.deployment.parameters
-    if given.get("MailboxTableName") or given.get("MailBucketName") or len(tables) != 1:
+    chosen = given.get("MailboxTableName") or given.get("MailBucketName")
+    if chosen or len(tables) != 1 or len(buckets) > 1:
         return "look which directory and bucket are wanted"
     said = f"MailboxTableName={tables[0]} Usage=managed"
-    if len(buckets) == 1:
+    if buckets:
         said += f" StoreMail=existing-bucket MailBucketName={buckets[0]}"
     return f"adopt it: sam deploy --parameter-overrides {said}"
