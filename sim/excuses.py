@@ -47,5 +47,6 @@ def claimed_after_the_audit(world: World, message_id: str, claim: Item) -> bool:
     mail = world.bounces.items.get((f"message#{message_id}", "mail"), {})
     recorded = [line.rpartition(" ")[2] for line in mail.get("recipients", {}).get("SS", [])]
     late = float(claim["updated_at"]["N"]) - world.ses.received[message_id] > AUDIT_DELAY
-    workers = "#" in claim["owner"]["S"]  # whose messages come again until the claim ends
+    owner = claim.get("owner", {}).get("S", "")
+    workers = "#" in owner  # whose messages come again until the claim ends
     return late and not workers and claim["recipient"]["S"] in recorded
