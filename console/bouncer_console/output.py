@@ -169,10 +169,8 @@ def _in_place(path: Path) -> bool:
     """Whether it is no file that can be replaced: /dev/stdout leads to one where it is redirected,
     and is none."""
     folder = path.parent.resolve()
-    of_the_system = folder.is_relative_to("/dev") or folder.is_relative_to("/proc")
-    if of_the_system and not folder.is_relative_to("/dev/shm"):  # noqa: S108  (it holds files)
-        return True
-    return path.exists() and not path.is_file()
+    of_the_system = folder == Path("/dev") or folder.is_relative_to("/proc")
+    return of_the_system or (path.exists() and not path.is_file())
 
 
 @contextmanager

@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable
 
 _running = time.monotonic
-_stood_still = 0.0
 
 
-def _monotonic() -> float:
-    return _running() - _stood_still
+class _Clock:
+    stood_still = 0.0
+
+    def __call__(self) -> float:
+        return _running() - self.stood_still
 
 
-time.monotonic = _monotonic  # before anybody keeps the real one
+_clock = _Clock()
+time.monotonic = _clock  # before anybody keeps the real one
 
 from bouncer.aws import clients
 from bouncer.aws.send_bounce import SesSendBounce
@@ -35,10 +38,9 @@ def _say(what: str) -> None:
 
 def _stops() -> None:
     """Until somebody lets it go on; its monotonic clock stands still meanwhile."""
-    global _stood_still  # noqa: PLW0603  (there is one clock a process)
     began = _running()
     os.kill(os.getpid(), signal.SIGSTOP)
-    _stood_still += _running() - began
+    _clock.stood_still += _running() - began
 
 
 def _call(sender: SesSendBounce, turn: Callable[[], None]) -> str:
@@ -50,14 +52,13 @@ def _call(sender: SesSendBounce, turn: Callable[[], None]) -> str:
 
 
 def main() -> None:
-    global _stood_still  # noqa: PLW0603  (there is one clock a process)
     dynamodb, s3, sqs = clients.dynamodb(), clients.s3(), clients.sqs()
     appconfig = clients.appconfigdata()
     sender = SesSendBounce(clients.ses())
     for line in sys.stdin:
         verb, _, argument = line.strip().partition(" ")
         if verb == "thaw":
-            _stood_still += float(argument)
+            _clock.stood_still += float(argument)
             _say("thawed")
             continue
         if verb == "call":

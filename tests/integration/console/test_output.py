@@ -164,7 +164,8 @@ def test_a_redirected_stdout_is_written_to_and_not_replaced(tmp_path: Path, name
         ("/dev/stdout", True),
         ("/dev/../dev/stdout", True),
         ("/proc/self/fd/1", True),
-        ("/dev/shm/all.csv", False),  # noqa: S108  (nothing is written)
+        ("/dev/fd/1", True),
+        ("/dev/below/all.csv", False),
         ("/devices/all.csv", False),
         ("all.csv", False),
     ],

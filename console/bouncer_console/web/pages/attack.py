@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from bouncer.policy.load import load
 from bouncer.receipt_rules import SyncError
+from bouncer_console import plots
 from bouncer_console.deployment import SOMEBODY_WAITS
 from bouncer_console.facts.insights import Cost
 from bouncer_console.facts.mails import MailFacts
@@ -117,9 +118,6 @@ def _seen(deployment: Standing, length: timedelta, says: Callable[[str], None]) 
 
 
 def _plots(mails: list[MailFacts], sums: Totals) -> list[tuple[Any, str]]:
-    # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415  (a second)
-
     refused = [Case(mail, each) for mail in mails for each in mail.refused]
 
     def by(name: Callable[[Case], str]) -> OverTime:

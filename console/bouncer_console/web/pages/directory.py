@@ -19,6 +19,7 @@ from bouncer.mailboxes import (
     moment_of,
 )
 from bouncer.policy.conditions import parse_size
+from bouncer_console import plots
 from bouncer_console.census import STEPS, Census
 from bouncer_console.mailbox.edit import change
 from bouncer_console.mailbox.files import MailboxFileError
@@ -236,9 +237,6 @@ def _counted(table: MailboxTable, says: Callable[[str], None]) -> Census:
 
 
 def _fullness(census: Census) -> Any:
-    # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415  (a second)
-
     return plots.bars(
         {step: census.fullness[step] for step in STEPS},
         title="Mailboxes by percent of their quota",

@@ -3,20 +3,18 @@
 import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.responses import Response
 
-from bouncer_console import queue
+from bouncer_console import plots, queue
 from bouncer_console.facts.totals import OverTime, Series
 from bouncer_console.glance import Glance, Glancer
 from bouncer_console.glance import Series as Counted
+from bouncer_console.plots import Picture
 from bouncer_console.queue import Chosen, Queue
 from bouncer_console.web.site import Ask, Page, get, post
 from bouncer_console.web.text import link
-
-if TYPE_CHECKING:
-    from bouncer_console.plots import Picture
 
 _GLANCE_IS_FRESH = 5.0
 _PLOTS_ARE_FRESH = 60.0
@@ -33,7 +31,7 @@ _SPANS = (
 )
 
 
-type Span = tuple[str, "Picture", dict[str, int]]
+type Span = tuple[str, Picture, dict[str, int]]
 """A title, its plot, and the sums."""
 
 
@@ -53,9 +51,6 @@ def _draw(ask: Ask) -> Callable[[Callable[[str], None]], list[Span]]:
 
 
 def _span(glancer: Glancer, title: str, since: timedelta, period: timedelta) -> Span:
-    # matplotlib takes a second to load, and the page is up before.
-    from bouncer_console import plots  # noqa: PLC0415  (a second)
-
     until = glancer.now()
     counted = glancer.history(MAIL, since=since, period=period)
     picture = plots.columns(
