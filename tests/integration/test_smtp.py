@@ -1,6 +1,5 @@
 """What anybody can do to the SMTP server of AWS on this machine: it is attacked over a socket."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +8,7 @@ from bouncer.headers import BLOCK_LIMIT
 from bouncer_console.mail import ReceivedMail, Verdicts, lambda_event, receive
 from local.aws import smtp
 from local.aws.server import free_port
+from tests.integration.sockets import told
 
 BEGIN = (
     b"EHLO mx.sender.example\r\nMAIL FROM:<pat@sender.example>\r\n"
@@ -33,16 +33,7 @@ class Server:
         return address.endswith("@example.com")
 
     def told(self, data: bytes) -> bytes:
-        """Everything at once, as it stands; what the server says until it closes."""
-        answers = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
-            try:
-                client.sendall(data)
-                while part := client.recv(65536):
-                    answers += part
-            except ConnectionError:
-                pass  # it did not wait for the rest
-        return answers
+        return told(self.port, data)
 
 
 @pytest.fixture

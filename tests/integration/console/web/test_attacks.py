@@ -1,6 +1,5 @@
 """The page attacked over a socket, byte by byte: what no HTTP client would send."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import uvicorn
 from bouncer_console.web.app import Server
 from bouncer_console.web.pages import PAGES
 from tests.integration.console.builders import Stack
+from tests.integration.sockets import told
 
 
 class Victim:
@@ -24,15 +24,7 @@ class Victim:
         self.ours = (f"Origin: http://127.0.0.1:{self.port}", "Sec-Fetch-Site: same-origin")
 
     def told(self, data: bytes) -> bytes:
-        answer = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
-            try:
-                client.sendall(data)
-                while part := client.recv(65536):
-                    answer += part
-            except ConnectionError:
-                pass  # it did not wait for the rest
-        return answer
+        return told(self.port, data)
 
     def ask(self, line: str, *headers: str, host: str | None = "", body: bytes = b"") -> bytes:
         """
