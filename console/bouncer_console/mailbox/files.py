@@ -193,16 +193,14 @@ def _csv(path: Path) -> Iterator[Row]:
         lines = csv.reader(file, strict=True, delimiter=delimiter)
         header = [each.strip().lower() for each in next(lines, [])]
         _check_header(path, header)
-        last = Row("", {})
+        last, short = Row("", {}), False
         for cells in lines:
             if any(cell.strip() for cell in cells):  # a spreadsheet leaves rows of commas
                 if last.place:
                     yield last
-                last, short = (
-                    _row(header, cells, f"line {lines.line_num}"),
-                    len(cells) < len(header),
-                )
-        if last.place and short and _ends_open(path):
+                last = _row(header, cells, f"line {lines.line_num}")
+                short = len(cells) < len(header)
+        if short and _ends_open(path):
             problem = (
                 "the file ends within this line. If that is all of it, end it with a line break"
             )
