@@ -113,6 +113,8 @@ class Site:
             if each["ResourceType"] == "AWS::SQS::Queue"
             and "DeadLetter" not in each["LogicalResourceId"]
         }
+        # What others left here may wait for a quarter of an hour, and is not counted.
+        self._left = self._bounces_under_way()
 
     def memory(self) -> dict[str, int]:
         lambda_ = self.aws.client("lambda")
@@ -154,18 +156,22 @@ class Site:
                 return None
             if not _all_done(self):
                 return None
-            return None if self._bounces_under_way() else True
+            return None if self._bounces_under_way() - self._left else True
 
         for _ in range(3):  # what is delivered goes on to the next queue
             until(done, "it did not come to an end", _QUIET_SECONDS)
             time.sleep(0.5)
 
-    def _bounces_under_way(self) -> bool:
-        ends = {"queued", "claimed"}
+    def _bounces_under_way(self) -> set[tuple[str, str]]:
+        """By their keys in the ledger."""
         table = self.outputs["BounceTable"]
         pages = self.aws.client("dynamodb").get_paginator("scan").paginate(TableName=table)
-        items = (item for page in pages for item in page["Items"])
-        return any(item.get("state", {}).get("S") in ends for item in items)
+        return {
+            (item["pk"]["S"], item["sk"]["S"])
+            for page in pages
+            for item in page["Items"]
+            if item.get("state", {}).get("S") in {"queued", "claimed"}
+        }
 
     def next_slot(self, moment: float) -> None:
         item: Any = SLOTS_ITEM | {"next_slot": {"N": f"{moment:.3f}"}}
